@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Front -> agent: small fixed messages over a SOCK_SEQPACKET pair, with the caller's
+ * authenticated role. The agent checks them again and answers with the same id.
+ */
+#ifndef KILTER_API_COMMAND_H
+#define KILTER_API_COMMAND_H
+
+#include <stdint.h>
+
+enum command_op {
+	COMMAND_CIRCUIT_TRIP = 1,
+	COMMAND_CIRCUIT_RESET,
+	COMMAND_CIRCUIT_HOLD,
+	COMMAND_CIRCUIT_RELEASE,
+};
+enum command_role {
+	ROLE_NONE,
+	ROLE_VIEWER,
+	ROLE_OPERATOR,
+	ROLE_ADMIN
+};
+
+struct command_request {
+	uint64_t id;
+	uint32_t op;
+	uint32_t role;
+	uint32_t uid;	  /* of the caller (SO_PEERCRED) */
+	char target[228]; /* circuit name, NUL-terminated */
+	char request_id[64];
+};
+
+struct command_reply {
+	uint64_t id;
+	int32_t err;	   /* 0 or negative errno: -ENOENT, -EALREADY, -EPERM, -EINVAL */
+	char message[196]; /* one sentence for the caller */
+};
+
+_Static_assert(sizeof(struct command_request) == 312, "no holes");
+_Static_assert(sizeof(struct command_reply) == 208, "no holes");
+
+#endif

@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The configuration: one table of fields (config.c) drives decoding, validation, defaults,
+ * `kilter config show`, --help and docs/configuration.md. YAML through libyaml's events;
+ * every fault is reported as "file:line:column: what, and what would be right", all
+ * of them in one run; unknown and duplicate keys are faults; anchors and aliases are refused.
+ * Durations in the file are "250ms", "10s", "5m", "1h"; sizes "64KiB", "100MiB"; ratios 0..1.
+ */
+#ifndef KILTER_CORE_CONFIG_H
+#define KILTER_CORE_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <kilter/guard.h>
+
+#define CONFIG_POLICIES_MAX 256
+#define CONFIG_NAME_LEN	    64
+#define CONFIG_PATH_LEN	    256 /* shorter than PATH_MAX on purpose: checked at decode */
+
+/* Trip conditions and recovery of one policy. Names follow Envoy and resilience4j. */
+struct config_policy {
+	char name[CONFIG_NAME_LEN];
+	char workload[CONFIG_NAME_LEN];	   /* glob on the workload's name; "*" any */
+	char destination[CONFIG_NAME_LEN]; /* "ADDR:PORT", "[V6]:PORT", "CIDR", ":PORT", "*" */
+	enum kilter_guard_mode mode;
+	uint32_t consecutive_failures; /* 0 off; default 5 */
+	double failure_ratio;	       /* 0 off; default 0.5 */
+	uint32_t minimum_requests;     /* in window, before the ratio counts; default 20 */
+	uint64_t window_ns;	       /* 10 s .. 1 h; default 10 s */
+	uint64_t base_open_ns;	       /* default 5 s */
+	uint64_t max_open_ns;	       /* back-off doubles up to this; default 120 s */
+	double jitter;		       /* 0..1 of the open time, added; default 0.5 */
+	uint32_t half_open_permits;    /* default 3 */
+	uint32_t half_open_successes;  /* default 3 */
+	uint64_t half_open_timeout_ns; /* default 10 s: then open again */
+	uint32_t failures;	       /* KILTER_FAIL_ON_*; default all */
+	unsigned int line;	       /* where in the file */
+};
+
+struct config {
+	char listen[CONFIG_PATH_LEN];	    /* "127.0.0.1:9470" */
+	char socket[CONFIG_PATH_LEN];	    /* "/run/kilter/kilter.sock" */
+	char socket_group[CONFIG_NAME_LEN]; /* "" or a group's name */
+	char cgroup[CONFIG_PATH_LEN];	    /* "": the host's cgroup v2 root */
+	char bpffs[CONFIG_PATH_LEN];	    /* "/sys/fs/bpf/kilter" */
+	char state_dir[CONFIG_PATH_LEN];    /* "/var/lib/kilter" */
+	char front_user[CONFIG_NAME_LEN];   /* "kilter", else "nobody" where there is none */
+
+	struct {
+		char level[16];	 /* debug info warn error */
+		char format[16]; /* json console */
+	} log;
+
+	uint64_t tick_ns;	  /* 1 s: maps are read, the model moves on */
+	uint64_t retire_after_ns; /* 15 min idle: a series leaves the kernel */
+
+	struct {
+		uint32_t series, conns, workloads, peers, routes, routes_per_workload;
+	} limits; /* map sizes; only at start */
+
+	struct {
+		bool enabled;
+		uint64_t window_ns, period_ns; /* armed window of each period; 250 ms of 4 s */
+	} syscalls;
+
+	struct {
+		char file[CONFIG_PATH_LEN];
+		uint64_t max_bytes;  /* rotate beyond; 100 MiB */
+		uint64_t max_age_ns; /* rotate older; 24 h */
+		uint32_t keep;	     /* rotated files; 10 */
+		bool compress;
+		bool exec, exit, connect, listen;
+	} audit;
+
+	struct {
+		uint32_t minimum_requests;    /* 10 in a window, else the rule is silent */
+		double error_ratio_degraded;  /* 0.05 */
+		double error_ratio_unhealthy; /* 0.25 */
+		uint64_t latency_p95_ns;      /* 0 off */
+		double latency_factor;	      /* p95 of 1 min against p95 of 1 h; 3.0; 0 off */
+		double connect_failure_ratio; /* 0.1 degraded, 0.5 unhealthy */
+		double connect_failure_unhealthy;
+		double retransmit_ratio; /* retransmits per connection-second... 0.05 of segments */
+		double accept_queue_ratio; /* 0.9 */
+		uint32_t enter, leave;	   /* evaluations in a row; 2 and 3 */
+		uint64_t dwell_ns;	   /* least stay in a worse state; 10 s */
+	} health;
+
+	struct {
+		enum kilter_guard_mode
+		    mode;	       /* cap on every policy; default ENFORCE: policies decide */
+		uint64_t lease_ns;     /* 10 s; 1 s .. 60 s */
+		double max_open_ratio; /* panic: share of circuits open at once; 0.5 */
+		bool protect_loopback; /* true: a policy must name the address */
+		struct config_policy defaults; /* for every edge no policy matches; OBSERVE */
+		struct config_policy policies[CONFIG_POLICIES_MAX];
+		uint32_t policies_count;
+	} guard;
+
+	struct {
+		char token_file[CONFIG_PATH_LEN]; /* reserved: TCP is read-only without it */
+		uint32_t max_connections;	  /* 64 */
+		uint32_t max_connections_per_ip;  /* 16 */
+		uint64_t request_timeout_ns;	  /* 10 s for a whole request */
+	} api;
+
+	char file[CONFIG_PATH_LEN]; /* the file it was read from, or "" */
+};
+
+/* One fault; text has no newline. */
+typedef void (*config_fault_fn)(void *ctx, const char *text);
+
+void config_defaults(struct config *c);
+/*
+ * Reads path over the defaults. Returns 0, -EINVAL after reporting each fault, or the
+ * negative errno of opening or reading (reported as well). *c is written only on success.
+ */
+int config_load(struct config *c, const char *path, config_fault_fn fault, void *ctx);
+/* The same for a buffer; name stands for the file in messages. Used by the fuzzer. */
+int config_parse(struct config *c, const char *buf, size_t len, const char *name,
+		 config_fault_fn fault, void *ctx);
+/* Sets one field by its dotted path from a flag or KILTER_* variable; origin is its label. */
+int config_set(struct config *c, const char *path, const char *value, const char *origin,
+	       config_fault_fn fault, void *ctx);
+/* Checks that concern several fields (window < period, ...). 0 or -EINVAL, reported. */
+int config_check(const struct config *c, config_fault_fn fault, void *ctx);
+/* Calls fn for every field: dotted path, value as text, origin ("default", "file:line", ...). */
+typedef void (*config_walk_fn)(void *ctx, const char *path, const char *value, const char *origin,
+			       const char *doc);
+void config_walk(const struct config *c, config_walk_fn fn, void *ctx);
+/* True when going from a to b needs a restart; names the first such field. */
+bool config_needs_restart(const struct config *a, const struct config *b, const char **ret_path);
+
+/* "250ms" ... -> ns; "64KiB" ... -> bytes. -EINVAL, -ERANGE. */
+int config_parse_duration(const char *s, uint64_t *ret_ns);
+int config_parse_size(const char *s, uint64_t *ret_bytes);
+/* "127.0.0.1:80" "[::1]:80" "10.0.0.0/8" ":80" "*" "10.0.0.1". -EINVAL. */
+struct config_destination {
+	uint8_t addr[16];
+	uint8_t family;	    /* KILTER_FAMILY_V4, _V6, or 0: any address */
+	uint8_t prefix_len; /* 32/128 for an address */
+	uint16_t port;	    /* host order; 0: any */
+};
+int config_parse_destination(const char *s, struct config_destination *ret);
+
+#endif
