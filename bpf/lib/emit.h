@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Records for the audit trail: reserve, fill, submit; what finds no room is counted. */
+#ifndef KILTER_BPF_EMIT_H
+#define KILTER_BPF_EMIT_H
+
+#include "lib/sock.h"
+
+static __always_inline void *event_reserve(__u32 type, __u64 size)
+{
+	struct kilter_event *h = bpf_ringbuf_reserve(&events, size, 0);
+
+	if (!h) {
+		count_drop(KILTER_DROP_EVENTS_FULL);
+		return NULL;
+	}
+	__builtin_memset(h, 0, sizeof(*h));
+	h->time_ns = bpf_ktime_get_boot_ns();
+	h->type = type;
+	h->size = size;
+	return h;
+}
+
+static __always_inline void event_owner(struct kilter_event *h, const struct kilter_sock *s)
+{
+	h->cgroup_id = s->cgroup_id;
+	h->pid = s->pid;
+	h->uid = s->uid;
+	h->workload = s->workload;
+	__builtin_memcpy(h->comm, s->comm, sizeof(h->comm));
+}
+
+static __always_inline void emit_net(__u32 type, const struct kilter_sock *s,
+				     const struct kilter_peer *peer, __u32 err, __u64 latency_ns,
+				     __u32 backlog)
+{
+	struct kilter_event_net *e = event_reserve(type, sizeof(*e));
+
+	if (!e)
+		return;
+	event_owner(&e->h, s);
+	e->latency_ns = latency_ns;
+	e->peer = *peer;
+	e->err = err;
+	e->backlog = backlog;
+	e->pad = 0;
+	bpf_ringbuf_submit(e, 0);
+}
+
+#endif

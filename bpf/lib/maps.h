@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The maps that probes share. Each is pinned by name below the daemon's --bpffs directory,
+ * so that every object that includes this header gets the same one, and so that a daemon
+ * that dies leaves its counters behind. Plain hashes only: nothing is evicted behind
+ * anyone's back; a full map is counted in `drops`.
+ */
+#ifndef KILTER_BPF_MAPS_H
+#define KILTER_BPF_MAPS_H
+
+#include "vmlinux.h"
+
+#include <bpf/bpf_helpers.h>
+
+#include <kilter/drops.h>
+#include <kilter/event.h>
+#include <kilter/identity.h>
+#include <kilter/limits.h>
+#include <kilter/series.h>
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, KILTER_WORKLOADS_MAX);
+	__type(key, __u32);
+	__type(value, struct kilter_workload);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} workloads SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, KILTER_PEERS_MAX);
+	__type(key, __u32);
+	__type(value, struct kilter_peer);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} peers SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, KILTER_CONNS_MAX);
+	__type(key, struct kilter_conn_key);
+	__type(value, struct kilter_conn);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} conns SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, KILTER_LISTENERS_MAX);
+	__type(key, struct kilter_listener_key);
+	__type(value, struct kilter_listener);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} listeners SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, KILTER_DROP_MAX);
+	__type(key, __u32);
+	__type(value, __u64);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} drops SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, KILTER_EVENTS_BYTES);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} events SEC(".maps");
+
+static __always_inline void count_drop(enum kilter_drop reason)
+{
+	__u32 key = reason;
+	__u64 *n = bpf_map_lookup_elem(&drops, &key);
+
+	if (n)
+		__sync_fetch_and_add(n, 1); /* a softirq may interrupt us on this CPU */
+}
+
+/* Counters of one series are spread over this many CPUs' worth of entries. A power of two. */
+const volatile __u32 shard_mask = 0;
+
+static __always_inline __u8 shard(void)
+{
+	return bpf_get_smp_processor_id() & shard_mask & (KILTER_SHARDS - 1);
+}
+
+#define add_to(counter, n) __sync_fetch_and_add(&(counter), (n))
+
+#endif
