@@ -3,10 +3,10 @@
 #ifndef KILTER_BPF_IDENTITY_H
 #define KILTER_BPF_IDENTITY_H
 
-#include "lib/maps.h"
-
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_endian.h>
+
+#include "lib/maps.h"
 
 /* The basename of a task's executable, or its comm for a kernel thread. */
 static __always_inline void task_exe(struct task_struct *task, char exe[KILTER_EXE_LEN])
@@ -28,6 +28,17 @@ static __always_inline void task_exe(struct task_struct *task, char exe[KILTER_E
 
 		bpf_probe_read_kernel_str(exe, KILTER_COMM_LEN, &leader->comm);
 	}
+}
+
+/* memcmp() of whole words: clang has no call to make for one that it does not unroll. */
+static __always_inline bool words_equal(const void *a, const void *b, __u32 words)
+{
+	const __u32 *x = a, *y = b;
+	__u32 differ = 0;
+
+	for (__u32 i = 0; i < words; i++)
+		differ |= x[i] ^ y[i];
+	return !differ;
 }
 
 /* The id of workload w (its key part), inserting it when new. 0 when there is no room. */
@@ -55,7 +66,7 @@ static __always_inline __u32 intern_workload(struct kilter_workload *w)
 			if (!known)
 				continue;
 		}
-		if (!__builtin_memcmp(&known->key, &w->key, sizeof(w->key)))
+		if (words_equal(&known->key, &w->key, sizeof(w->key) / 4))
 			return id;
 	}
 	count_drop(KILTER_DROP_WORKLOADS_COLLISION);
@@ -107,7 +118,7 @@ static __always_inline __u32 intern_peer(const struct kilter_peer *p)
 			if (!known)
 				continue;
 		}
-		if (!__builtin_memcmp(known, p, sizeof(*p)))
+		if (words_equal(known, p, sizeof(*p) / 4))
 			return id;
 	}
 	count_drop(KILTER_DROP_PEERS_COLLISION);

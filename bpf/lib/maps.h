@@ -85,6 +85,34 @@ static __always_inline __u8 shard(void)
 	return bpf_get_smp_processor_id() & shard_mask & (KILTER_SHARDS - 1);
 }
 
+/*
+ * Bucket indexes as global functions: the verifier takes each on its own, once, and its
+ * result as any number, instead of following 16 times 217 paths through every caller.
+ */
+__noinline __u32 classic_index(__u64 ns)
+{
+	return kilter_classic_index(ns);
+}
+
+__noinline __u32 fine_index(__u64 ns)
+{
+	return kilter_fine_index(ns);
+}
+
+__noinline __u32 exp_index(__u64 ns)
+{
+	return kilter_exp_index(ns);
+}
+
+/* Bounds a __u64 index in a register that the verifier then sees used, whatever clang does. */
+#define bound_index(i, n)            \
+	do {                         \
+		barrier_var(i);      \
+		if ((i) >= (n))      \
+			(i) = (n)-1; \
+		barrier_var(i);      \
+	} while (0)
+
 #define add_to(counter, n) __sync_fetch_and_add(&(counter), (n))
 
 #endif

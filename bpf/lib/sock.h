@@ -37,14 +37,14 @@ enum stream_state {
 	STREAM_RESYNC, /* lost track: wait for a segment that begins with a start line */
 };
 
-struct stream { /* the parser's state in one direction */
+struct stream {		/* the parser's state in one direction */
 	__u32 next_seq; /* first byte not yet parsed */
 	__u32 end_seq;	/* of the body or the chunk under way */
 	__u32 gap_end;	/* end of segments that came before their turn; valid if has_gap */
 	__u8 state;	/* enum stream_state */
 	__u8 has_seq;	/* next_seq is known */
 	__u8 has_gap;
-	__u8 flags;	/* HTTP1_*: what the headers said so far */
+	__u8 flags;	 /* HTTP1_*: what the headers said so far */
 	__u64 body_left; /* body bytes beyond end_seq, for bodies over 1 GiB */
 	__u64 content_length;
 	__u16 status;
@@ -67,10 +67,10 @@ struct kilter_sock {
 	__u64 guard_generation;		   /* of the policy when we connected */
 	__u64 trial_generation;		   /* 0: not a half-open trial */
 
-	__u64 connect_ns;	/* CLOCK_BOOTTIME of connect() */
+	__u64 connect_ns;	 /* CLOCK_BOOTTIME of connect() */
 	struct kilter_peer dest; /* for the audit record of the outcome */
 	__u32 packets;
-	__u64 sample_ns;	       /* last look at the TCP counters */
+	__u64 sample_ns;		   /* last look at the TCP counters */
 	__u64 bytes_received, bytes_acked; /* of tcp_sock, at that look */
 	__u32 retransmits_seen, pad1;
 
@@ -117,14 +117,14 @@ struct {
 } sock_carries SEC(".maps");
 
 /* Macros, because the type that sk may have differs by program type. */
-#define sock_get(sk)		       bpf_sk_storage_get(&socks, sk, NULL, 0)
-#define sock_get_or_create(sk)                                                                     \
-	({                                                                                         \
-		struct kilter_sock *s_ = bpf_sk_storage_get(&socks, sk, NULL,                      \
-							    BPF_SK_STORAGE_GET_F_CREATE);          \
-		if (!s_)                                                                           \
-			count_drop(KILTER_DROP_SOCK_STORAGE);                                      \
-		s_;                                                                                \
+#define sock_get(sk) bpf_sk_storage_get(&socks, sk, NULL, 0)
+#define sock_get_or_create(sk)                                                         \
+	({                                                                             \
+		struct kilter_sock *s_ =                                               \
+		    bpf_sk_storage_get(&socks, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE); \
+		if (!s_)                                                               \
+			count_drop(KILTER_DROP_SOCK_STORAGE);                          \
+		s_;                                                                    \
 	})
 
 /* Task context: the current task becomes the owner. */
@@ -144,10 +144,10 @@ static __always_inline struct kilter_conn *sock_conn(const struct kilter_sock *s
 {
 	static const struct kilter_conn zero;
 	struct kilter_conn_key key = {
-		.workload = s->workload,
-		.peer = s->peer,
-		.role = s->role,
-		.shard = shard(),
+	    .workload = s->workload,
+	    .peer = s->peer,
+	    .role = s->role,
+	    .shard = shard(),
 	};
 	struct kilter_conn *c = bpf_map_lookup_elem(&conns, &key);
 
@@ -181,11 +181,11 @@ static __always_inline void sock_sample(struct kilter_sock *s, struct kilter_con
 	s->sample_ns = now_ns;
 	if (srtt_us8) {
 		__u64 rtt_ns = (__u64)(srtt_us8 >> 3) * 1000; /* tcp_sock.srtt_us is 8 times it */
-		__u32 i = kilter_fine_index(rtt_ns);
+		__u64 i = fine_index(rtt_ns);
 
+		bound_index(i, KILTER_FINE_BUCKETS);
 		add_to(c->rtt_sum_ns, rtt_ns);
-		if (i < KILTER_FINE_BUCKETS)
-			add_to(c->rtt_hist[i], 1);
+		add_to(c->rtt_hist[i], 1);
 	}
 }
 

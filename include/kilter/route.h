@@ -56,6 +56,7 @@ static inline __attribute__((always_inline)) void kilter_route_segment(struct ki
 	r->segment = 0;
 	r->len = 0;
 	r->digits = 0;
+	r->first = 0;
 }
 
 /* One byte of the path; '?', '#', space and the end are the caller's to see. */
@@ -66,11 +67,12 @@ static inline __attribute__((always_inline)) void kilter_route_byte(struct kilte
 		kilter_route_segment(r);
 		return;
 	}
-	if (!r->len)
-		r->first = c;
+	/* Without branches, for the verifier's sake: 1 when this is the first byte; 1 when it is
+	 * a digit (below ten, minus ten, borrows into the top bit). */
+	r->first += c * ((r->len - 1) >> 31);
 	r->segment = r->segment * 31 + c + 1;
 	r->len++;
-	r->digits += c >= '0' && c <= '9';
+	r->digits += ((__u32)c - '0' - 10) >> 31 & ~(((__u32)c - '0') >> 31);
 }
 
 static inline __attribute__((always_inline)) __u32 kilter_route_end(struct kilter_route_hash *r)

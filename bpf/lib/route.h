@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * From a path to a route id. The id is a hash, so two routes of one node may share one with
+ * the odds of n^2/2^33: the counts stay right, one template's text stands for both.
+ */
+#ifndef KILTER_BPF_ROUTE_H
+#define KILTER_BPF_ROUTE_H
+
+#include <kilter/route.h>
+
+#include "lib/scratch.h"
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, KILTER_ROUTES_MAX);
+	__type(key, __u32);
+	__type(value, struct kilter_route);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} routes SEC(".maps");
+
+/* Workload -> how many routes it has made. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, KILTER_WORKLOADS_MAX);
+	__type(key, __u32);
+	__type(value, __u32);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} route_counts SEC(".maps");
+
+/* A route value is too large for the stack beside everything else. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, SCRATCH_DEPTH);
+	__type(key, __u32);
+	__type(value, struct kilter_route);
+} route_scratch SEC(".maps");
+
+const volatile __u32 routes_per_workload = KILTER_ROUTES_PER_WORKLOAD;
+
+/* Called once per new route: the slow path. noinline keeps it off the caller's stack. */
+static __noinline __u32 route_learn(__u32 id, __u32 workload, struct scratch *sc, __u32 at,
+				    __u32 len)
+{
+	__u32 zero = 0, one = 1, *count;
+	struct kilter_route *r;
+
+	if (!sc)
+		return 0;
+	count = bpf_map_lookup_elem(&route_counts, &workload);
+	if (!count) {
+		bpf_map_update_elem(&route_counts, &workload, &zero, BPF_NOEXIST);
+		count = bpf_map_lookup_elem(&route_counts, &workload);
+		if (!count)
+			return 0;
+	}
+	if (*count >= routes_per_workload) {
+		count_drop(KILTER_DROP_ROUTES_LIMIT);
+		return 0;
+	}
+	r = bpf_map_lookup_elem(&route_scratch, &zero);
+	if (!r)
+		return 0;
+	/* Shared by nested runs on this CPU: worst case one template's text is another's, for
+	 * a path that was first seen in the very same microsecond. */
+	r->workload = workload;
+	r->path_len = len < KILTER_ROUTE_PATH_LEN ? len : KILTER_ROUTE_PATH_LEN;
+	for (int i = 0; i < KILTER_ROUTE_PATH_LEN; i++)
+		r->path[i] = i < (int)len ? sc->buf[(at + i) & (SCRATCH_BYTES - 1)] : 0;
+	if (bpf_map_update_elem(&routes, &id, r, BPF_NOEXIST) == -7 /* E2BIG */) {
+		count_drop(KILTER_DROP_ROUTES_FULL);
+		return 0;
+	}
+	__sync_fetch_and_add(count, one);
+	return id;
+}
+
+/* One byte of the path; 1: it ends here. Global, so that the verifier takes it once. */
+__noinline int route_step(struct scratch *sc, __u32 at)
+{
+	__u8 c;
+
+	if (!sc)
+		return 1;
+	c = sc->buf[at & (SCRATCH_BYTES - 1)];
+	if (c == ' ' || c == '?' || c == '#')
+		return 1;
+	kilter_route_byte(&sc->route, c);
+	return 0;
+}
+
+/* Route of the path that starts at sc->buf[at] and ends at a space, '?', '#' or `end`. */
+__noinline __u32 route_of(struct scratch *sc, __u32 workload, __u32 at, __u32 end)
+{
+	__u32 id, len;
+
+	if (!sc)
+		return 0;
+	kilter_route_begin(&sc->route, workload);
+	for (len = 0; len < KILTER_ROUTE_PATH_LEN; len++)
+		if (at + len >= end || route_step(sc, at + len))
+			break;
+	id = kilter_route_end(&sc->route);
+	if (bpf_map_lookup_elem(&routes, &id))
+		return id;
+	return route_learn(id, workload, sc, at, len);
+}
+
+#endif

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Work space too large for the 512-byte stack. A cgroup program may be interrupted on its
+ * CPU by a softirq that runs another one (and, with full preemption, by another task), so a
+ * per-CPU buffer alone is not private: each CPU has a few, taken by an atomic exchange.
+ */
+#ifndef KILTER_BPF_SCRATCH_H
+#define KILTER_BPF_SCRATCH_H
+
+#include <kilter/route.h>
+
+#include "lib/maps.h"
+
+#define SCRATCH_DEPTH 4
+#define SCRATCH_BYTES 1024
+
+struct scratch {
+	__u32 busy;
+	__u32 pad;
+	struct kilter_route_hash route;
+	/* The cursor of the parser at work. Here and not on its stack: what is read from a map is
+	 * any number to the verifier, so that it need not follow every position there can be. */
+	__u32 off;  /* in the packet: next payload byte not yet in buf */
+	__u32 end;  /* in the packet: end of payload */
+	__u32 line; /* in buf: start of the line under way */
+	__u32 pos;  /* in buf: next byte to look at */
+	__u32 len;  /* in buf: bytes that are valid */
+	__u32 pad2;
+	char buf[SCRATCH_BYTES + 16]; /* 16: an 8-byte read at any masked offset stays inside */
+};
+
+struct scratch_cpu {
+	struct scratch slots[SCRATCH_DEPTH];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct scratch_cpu);
+} scratches SEC(".maps");
+
+static __always_inline struct scratch *scratch_take(void)
+{
+	__u32 zero = 0;
+	struct scratch_cpu *cpu = bpf_map_lookup_elem(&scratches, &zero);
+
+	if (!cpu)
+		return NULL;
+	for (int i = 0; i < SCRATCH_DEPTH; i++)
+		if (!__sync_lock_test_and_set(&cpu->slots[i].busy, 1))
+			return &cpu->slots[i];
+	return NULL;
+}
+
+static __always_inline void scratch_release(struct scratch *s)
+{
+	*(volatile __u32 *)&s->busy = 0;
+}
+
+#endif

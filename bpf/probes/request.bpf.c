@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * Requests: every TCP segment of the observed cgroup passes here once on its way in and
+ * once on its way out. Segments without payload leave after the header; sockets of unknown
+ * protocols cost one branch more; the others go to their protocol's parser.
+ */
+#include "lib/sock.h"
+#include "protocols/http1.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+#define ETH_P_IP   0x0800
+#define ETH_P_IPV6 0x86dd
+#define TCP_PROTO  6
+
+#define TH_FIN 0x01
+#define TH_SYN 0x02
+#define TH_RST 0x04
+
+#define SAMPLE_EVERY  32 /* data packets between looks at a socket's TCP counters */
+#define GUESS_PACKETS 64 /* data packets after which an adopted socket's protocol is given up */
+
+struct segment {
+	__u32 seq;
+	__u32 off, end; /* payload, from the start of the network header */
+	__u8 flags;
+};
+
+/* The headers lie in the linear area: the stack has pulled them in, or has just written them. */
+static __always_inline bool segment_parse(struct __sk_buff *skb, struct segment *ret)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct tcphdr *th;
+	__u32 l3;
+
+	if (skb->protocol == bpf_htons(ETH_P_IP)) {
+		struct iphdr *ip = data;
+
+		if ((void *)(ip + 1) > end || ip->protocol != TCP_PROTO)
+			return false;
+		l3 = (*(__u8 *)data & 0x0f) * 4;
+	} else if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
+		struct ipv6hdr *ip6 = data;
+
+		/* Extension headers before TCP are rare enough to be left unseen. */
+		if ((void *)(ip6 + 1) > end || ip6->nexthdr != TCP_PROTO)
+			return false;
+		l3 = sizeof(*ip6);
+	} else {
+		return false;
+	}
+	if (l3 < 20 || l3 > 60)
+		return false;
+	th = data + l3;
+	if ((void *)(th + 1) > end)
+		return false;
+	ret->seq = bpf_ntohl(th->seq);
+	ret->flags = ((__u8 *)th)[13];
+	ret->off = l3 + (((__u8 *)th)[12] >> 4) * 4;
+	ret->end = skb->len;
+	return ret->off <= ret->end;
+}
+
+/* A SYN or the last ACK of a handshake meets the listener: how full is its accept queue? */
+static __always_inline void listener_poll(struct bpf_sock *sk, const struct segment *seg)
+{
+	struct kilter_sock *s = sock_get(sk);
+	struct kilter_listener_key key = {};
+	struct kilter_listener *l;
+	struct tcp_sock *tp;
+
+	if (!s || !(s->flags & SOCK_LISTENER))
+		return;
+	key.workload = s->workload;
+	key.peer = s->peer;
+	l = bpf_map_lookup_elem(&listeners, &key);
+	tp = bpf_skc_to_tcp_sock(sk);
+	if (!l || !tp)
+		return;
+	l->queue_length = tp->inet_conn.icsk_inet.sk.sk_ack_backlog;
+	l->queue_limit = tp->inet_conn.icsk_inet.sk.sk_max_ack_backlog;
+	l->updated_ns = bpf_ktime_get_boot_ns();
+	if (l->queue_length > l->queue_peak)
+		l->queue_peak = l->queue_length;
+	/* The kernel drops a SYN when the queue is longer than the limit (sk_acceptq_is_full). */
+	if ((seg->flags & TH_SYN) && l->queue_length > l->queue_limit)
+		add_to(l->overflows, 1);
+}
+
+static __always_inline void segment_seen(struct __sk_buff *skb, bool ingress)
+{
+	struct bpf_sock *sk = skb->sk;
+	struct segment seg;
+	struct kilter_sock *s;
+	struct kilter_conn *c;
+	struct bpf_tcp_sock *tp;
+	bool request;
+
+	if (!sk || !segment_parse(skb, &seg))
+		return;
+	sk = bpf_sk_fullsock(sk);
+	if (!sk)
+		return;
+	if (sk->state == BPF_TCP_LISTEN) {
+		if (ingress)
+			listener_poll(sk, &seg);
+		return;
+	}
+	if (seg.off == seg.end && !(seg.flags & (TH_FIN | TH_RST)))
+		return;
+	s = sock_get(sk);
+	if (!s || !s->role)
+		return;
+	request = (s->role == KILTER_ROLE_SERVER) == ingress;
+	if (seg.flags & TH_RST) {
+		/* A refused connect is no reset: tcp_conn counts it as a failure. */
+		c = s->flags & SOCK_OPEN ? sock_conn(s) : NULL;
+		if (c && ingress)
+			add_to(c->resets_in, 1);
+		else if (c)
+			add_to(c->resets_out, 1);
+		return;
+	}
+	if (seg.off < seg.end) {
+		if (ingress)
+			s->flags |= SOCK_HAD_DATA;
+		s->packets++;
+		if (s->protocol == KILTER_PROTO_UNKNOWN || s->protocol == KILTER_PROTO_HTTP1)
+			http1_segment(skb, sk, s, request, seg.off, seg.end, seg.seq);
+		if (s->protocol == KILTER_PROTO_UNKNOWN && s->packets > GUESS_PACKETS)
+			s->protocol = KILTER_PROTO_NONE;
+		if (!(s->packets & (SAMPLE_EVERY - 1))) {
+			tp = bpf_tcp_sock(sk);
+			c = tp ? sock_conn(s) : NULL;
+			if (c)
+				sock_sample(s, c, bpf_ktime_get_boot_ns(), tp->srtt_us,
+					    tp->bytes_received, tp->bytes_acked);
+		}
+	}
+	if ((seg.flags & TH_FIN) && s->protocol == KILTER_PROTO_HTTP1)
+		http1_fin(sk, s, request);
+}
+
+SEC("cgroup_skb/ingress")
+int request_ingress(struct __sk_buff *skb)
+{
+	segment_seen(skb, true);
+	return 1;
+}
+
+SEC("cgroup_skb/egress")
+int request_egress(struct __sk_buff *skb)
+{
+	segment_seen(skb, false);
+	return 1;
+}
+
+/* Marks one series as retiring, in place: user space cannot, without losing what is counted
+ * meanwhile. Run by bpf_prog_test_run; see <kilter/series.h>. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct kilter_retire_request);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} retire_request SEC(".maps");
+
+SEC("socket")
+int retire_series(struct __sk_buff *skb)
+{
+	__u32 zero = 0;
+	struct kilter_retire_request *req = bpf_map_lookup_elem(&retire_request, &zero);
+
+	if (!req)
+		return 0;
+	if (req->map == KILTER_RETIRE_SERIES) {
+		struct kilter_series *v = bpf_map_lookup_elem(&series, &req->series);
+
+		if (v) {
+			v->retiring = 1;
+			req->done = 1;
+		}
+	} else if (req->map == KILTER_RETIRE_CONN) {
+		struct kilter_conn *v = bpf_map_lookup_elem(&conns, &req->conn);
+
+		if (v) {
+			v->retiring = 1;
+			req->done = 1;
+		}
+	}
+	return 0;
+}

@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * Connections: opened, accepted, closed, failed and why, connect latency, RTT, retransmits,
+ * resets, bytes, accept queues. sockops calls us at each step of a socket's life in the
+ * observed cgroup; what sockops cannot tell (sockets older than the agent) comes from the
+ * state tracepoint.
+ */
+#include "vmlinux.h"
+
+#include <bpf/bpf_tracing.h>
+
+#include "lib/emit.h"
+#include "lib/http1_queue.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+const volatile bool audit_connect = true;
+const volatile bool audit_listen = true;
+
+#define emit_net_if(on, ...)                   \
+	do {                                   \
+		if (on)                        \
+			emit_net(__VA_ARGS__); \
+	} while (0)
+
+#define AF_INET6 10
+
+/* A connect() that its own program gives up is a failure when it waited this long; before
+ * that it is taken for the loser of a race between address families (RFC 8305). */
+#define GIVE_UP_NS 1000000000ull
+
+enum {
+	E_CONNREFUSED = 111,
+	E_CONNRESET = 104,
+	E_TIMEDOUT = 110,
+	E_HOSTUNREACH = 113,
+	E_NETUNREACH = 101,
+	E_CANCELED = 125
+};
+
+static __always_inline void sample(struct kilter_sock *s, struct kilter_conn *c,
+				   struct bpf_sock_ops *ctx)
+{
+	sock_sample(s, c, bpf_ktime_get_boot_ns(), ctx->srtt_us, ctx->bytes_received,
+		    ctx->bytes_acked);
+}
+
+static __always_inline void on_established(struct bpf_sock_ops *ctx, struct bpf_sock *sk, __u8 role)
+{
+	struct kilter_sock *s = sock_get_or_create(sk);
+	struct kilter_conn *c;
+
+	if (!s)
+		return;
+	s->role = role;
+	if (role == KILTER_ROLE_SERVER) {
+		/* A child of the listener's storage, or a fresh one if the listener was unknown. */
+		s->flags = 0;
+		s->protocol = KILTER_PROTO_UNKNOWN;
+		if (!s->peer) {
+			struct kilter_peer local;
+
+			peer_local(&local, bpf_htons(ctx->local_port));
+			s->peer = intern_peer(&local);
+		}
+	}
+	__builtin_memset(&s->request, 0, sizeof(s->request));
+	__builtin_memset(&s->response, 0, sizeof(s->response));
+	s->head = 0;
+	s->tail = 0;
+	s->bytes_received = 0;
+	s->bytes_acked = 0;
+	s->packets = 0;
+	/* The parsers start at the first byte of each direction, so that a reordered first
+	 * segment is told from a stream joined in its middle. */
+	if (role == KILTER_ROLE_CLIENT) {
+		s->request.next_seq = ctx->snd_nxt;
+		s->response.next_seq = ctx->rcv_nxt;
+	} else {
+		s->request.next_seq = ctx->rcv_nxt;
+		s->response.next_seq = ctx->snd_nxt;
+	}
+	s->request.has_seq = 1;
+	s->response.has_seq = 1;
+	sock_opened(s, false);
+	bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG |
+					   BPF_SOCK_OPS_RETRANS_CB_FLAG);
+	if (role == KILTER_ROLE_CLIENT) {
+		__u64 now = bpf_ktime_get_boot_ns(), ns = now - s->connect_ns;
+		__u64 i = fine_index(ns);
+
+		c = sock_conn(s);
+		if (c) {
+			bound_index(i, KILTER_FINE_BUCKETS);
+			add_to(c->connect_sum_ns, ns);
+			add_to(c->connect_hist[i], 1);
+		}
+		emit_net_if(audit_connect, KILTER_EVENT_CONNECT, s, &s->dest, 0, ns, 0);
+	}
+}
+
+static __always_inline void on_listen(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
+{
+	struct kilter_sock *s = sock_get_or_create(sk);
+	struct kilter_listener_key key = {};
+	struct kilter_listener fresh = {};
+	struct kilter_peer at;
+	struct tcp_sock *tp;
+
+	if (!s)
+		return;
+	peer_local(&at, bpf_htons(ctx->local_port));
+	s->peer = intern_peer(&at);
+	s->role = KILTER_ROLE_SERVER;
+	s->flags = SOCK_LISTENER;
+	bpf_sock_ops_cb_flags_set(ctx, BPF_SOCK_OPS_STATE_CB_FLAG);
+	key.workload = s->workload;
+	key.peer = s->peer;
+	fresh.updated_ns = bpf_ktime_get_boot_ns();
+	tp = bpf_skc_to_tcp_sock(sk);
+	if (tp)
+		fresh.queue_limit = tp->inet_conn.icsk_inet.sk.sk_max_ack_backlog;
+	if (bpf_map_update_elem(&listeners, &key, &fresh, BPF_NOEXIST) == -7 /* E2BIG */)
+		count_drop(KILTER_DROP_LISTENERS_FULL);
+	if (ctx->family == AF_INET6) {
+		__u32 addr[4] = {ctx->local_ip6[0], ctx->local_ip6[1], ctx->local_ip6[2],
+				 ctx->local_ip6[3]};
+
+		peer_v6(&at, addr, bpf_htons(ctx->local_port));
+	} else {
+		peer_v4(&at, ctx->local_ip4, bpf_htons(ctx->local_port));
+	}
+	emit_net_if(audit_listen, KILTER_EVENT_LISTEN, s, &at, 0, 0, fresh.queue_limit);
+}
+
+static __always_inline __u32 failure_reason(__u32 err, __u64 waited_ns, __u32 *ret_err)
+{
+	*ret_err = err;
+	switch (err) {
+	case E_CONNREFUSED:
+		return KILTER_CONNECT_REFUSED;
+	case E_CONNRESET:
+		return KILTER_CONNECT_RESET;
+	case E_TIMEDOUT:
+		return KILTER_CONNECT_TIMED_OUT;
+	case E_HOSTUNREACH:
+	case E_NETUNREACH:
+		return KILTER_CONNECT_UNREACHABLE;
+	case 0: /* closed by its own program while the SYN was under way */
+		*ret_err = waited_ns >= GIVE_UP_NS ? E_TIMEDOUT : E_CANCELED;
+		return waited_ns >= GIVE_UP_NS ? KILTER_CONNECT_TIMED_OUT : KILTER_CONNECT_OTHER;
+	}
+	return KILTER_CONNECT_OTHER;
+}
+
+static __always_inline void connect_failed(struct kilter_sock *s, __u32 sk_err)
+{
+	__u64 now = bpf_ktime_get_boot_ns(), ns = now - s->connect_ns;
+	__u32 err, reason = failure_reason(sk_err, ns, &err);
+	struct kilter_conn *c = sock_conn(s);
+
+	s->flags = 0;
+	if (c && reason < KILTER_CONNECT_FAILURES)
+		add_to(c->failed[reason], 1);
+	emit_net_if(audit_connect, KILTER_EVENT_CONNECT, s, &s->dest, err, ns, 0);
+	sock_guard_outcome(s, GUARD_OUTCOME_CONNECT, reason != KILTER_CONNECT_OTHER, now);
+}
+
+static __always_inline void connection_closed(struct kilter_sock *s, void *sk,
+					      struct kilter_conn *c, __u32 sk_err)
+{
+	s->flags &= ~SOCK_OPEN;
+	if (c) {
+		add_to(c->closed, 1);
+		if (s->protocol == KILTER_PROTO_NONE || s->protocol == KILTER_PROTO_UNKNOWN)
+			add_to(c->undecoded, 1);
+	}
+	http1_connection_ended(s, sk, sk_err == E_CONNRESET);
+	if (s->protocol != KILTER_PROTO_HTTP1)
+		sock_guard_outcome(s, GUARD_OUTCOME_CLOSED, !(s->flags & SOCK_HAD_DATA),
+				   bpf_ktime_get_boot_ns());
+}
+
+SEC("sockops")
+int tcp_life(struct bpf_sock_ops *ctx)
+{
+	struct bpf_sock *sk = ctx->sk; /* a copy: the verifier tracks the NULL test of a register */
+	struct kilter_sock *s;
+	struct kilter_conn *c;
+	struct tcp_sock *tp;
+	__u32 err = 0;
+
+	if (!sk)
+		return 1;
+	switch (ctx->op) {
+	case BPF_SOCK_OPS_TCP_CONNECT_CB:
+		s = sock_get_or_create(sk);
+		if (!s)
+			return 1;
+		if (!(s->flags & SOCK_CONNECTING)) { /* MPTCP subflows: no connect() of their own */
+			s->role = KILTER_ROLE_CLIENT;
+			s->connect_ns = bpf_ktime_get_boot_ns();
+		}
+		s->flags &= ~SOCK_CONNECTING;
+		bpf_sock_ops_cb_flags_set(ctx, BPF_SOCK_OPS_STATE_CB_FLAG |
+						   BPF_SOCK_OPS_RETRANS_CB_FLAG);
+		break;
+	case BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB:
+		on_established(ctx, sk, KILTER_ROLE_CLIENT);
+		break;
+	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
+		on_established(ctx, sk, KILTER_ROLE_SERVER);
+		break;
+	case BPF_SOCK_OPS_TCP_LISTEN_CB:
+		on_listen(ctx, sk);
+		break;
+	case BPF_SOCK_OPS_RETRANS_CB:
+		s = sock_get(sk);
+		c = s ? sock_conn(s) : NULL;
+		if (c)
+			add_to(c->retransmits, ctx->args[1] ? ctx->args[1] : 1);
+		break;
+	case BPF_SOCK_OPS_STATE_CB:
+		if (ctx->args[1] != BPF_TCP_CLOSE)
+			return 1;
+		s = sock_get(sk);
+		if (!s)
+			return 1;
+		tp = bpf_skc_to_tcp_sock(sk);
+		if (tp)
+			err = tp->inet_conn.icsk_inet.sk.sk_err;
+		if (s->flags & SOCK_LISTENER) {
+			struct kilter_listener_key key = {.workload = s->workload, .peer = s->peer};
+			struct kilter_listener *l = bpf_map_lookup_elem(&listeners, &key);
+
+			if (l)
+				l->queue_length = 0;
+			return 1;
+		}
+		if (ctx->args[0] == BPF_TCP_SYN_SENT) {
+			connect_failed(s, err);
+			return 1;
+		}
+		if (!(s->flags & SOCK_OPEN))
+			return 1;
+		c = sock_conn(s);
+		if (c)
+			sample(s, c, ctx);
+		connection_closed(s, sk, c, err);
+		break;
+	}
+	return 1;
+}
+
+/*
+ * Sockets older than the agent have no sockops flags, and an iterator may not set them: their
+ * end comes from the tracepoint, which sees every socket of the node and so must leave
+ * early. sk_storage in tracing programs is 5.11 (kernel commit 8e4597c627fb).
+ */
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(tcp_adopted_end, struct sock *sk, int oldstate, int newstate)
+{
+	struct kilter_sock *s;
+	struct kilter_conn *c;
+
+	if (newstate != BPF_TCP_CLOSE)
+		return 0;
+	s = bpf_sk_storage_get(&socks, sk, NULL, 0);
+	if (!s || (s->flags & (SOCK_OPEN | SOCK_ADOPTED)) != (SOCK_OPEN | SOCK_ADOPTED))
+		return 0;
+	c = sock_conn(s);
+	connection_closed(s, sk, c, sk->sk_err);
+	return 0;
+}

@@ -1,0 +1,710 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * HTTP/1.0 and 1.1 (RFC 9112) over the segments of a TCP connection, in the kernel.
+ *
+ * Message boundaries are followed exactly: Content-Length, chunked, no body (HEAD, 1xx, 204,
+ * 304), until close, upgrade. A segment may hold many messages, a line may be spread over
+ * many segments (its beginning is carried in sk_storage).
+ *
+ * The clock of a request starts at the segment that holds the first byte of its request line
+ * and stops at the segment that holds the last byte of its response, as this socket's side of
+ * the packet path sees them (docs/metrics.md).
+ *
+ * Segments out of turn. Sequence numbers decide: what lies before next_seq is a
+ * retransmission and is skipped. What lies beyond it left a gap:
+ *  - inside a body of known end the gap does not matter: positions are absolute;
+ *  - else the range is remembered (gap_end) and the missing segment awaited; when it has come,
+ *    what follows up to gap_end can only be body, or track is lost;
+ *  - when track is lost a response under way is counted there and then, and both ends wait for
+ *    a segment that begins with a start line. Requests and responses still pair one to one.
+ * The same rules make concurrent runs on two CPUs benign (loopback, moving threads): the
+ * loser looks like a segment out of turn.
+ */
+#ifndef KILTER_BPF_HTTP1_H
+#define KILTER_BPF_HTTP1_H
+
+#include "lib/http1_queue.h"
+#include "lib/route.h"
+
+#define HTTP1_WINDOW  512	 /* payload bytes read at a time */
+#define HTTP1_STEPS   2048	 /* lines, chunks and windows per segment; beyond: resynchronise */
+#define HTTP1_SCAN    32	 /* 8-byte words looked at per step */
+#define HTTP1_ARM     (1u << 30) /* a longer body is followed in pieces of this many bytes */
+#define HTTP1_GAPS    8		 /* segments out of turn before the missing one is given up */
+#define HTTP1_GUESSES 32	 /* segments without a start line before the protocol is unknown */
+
+struct http1_run {
+	struct __sk_buff *skb;
+	void *sk;
+	struct kilter_sock *s;
+	struct stream *st;
+	struct scratch *sc;
+	__u64 now_ns; /* 0 until needed */
+	__u32 seq_end;
+	__u32 request; /* this is the request direction */
+	__u32 lost;
+};
+
+static __always_inline __u64 run_now(struct http1_run *r)
+{
+	if (!r->now_ns)
+		r->now_ns = bpf_ktime_get_boot_ns();
+	return r->now_ns;
+}
+
+/* One 8-byte load at any offset; left to itself clang makes eight of it, for alignment. */
+static __always_inline __u64 word_at(const struct scratch *sc, __u32 at)
+{
+	const char *p = &sc->buf[at & (SCRATCH_BYTES - 1)];
+	__u64 w;
+
+	asm volatile("%0 = *(u64 *)(%1 + 0)" : "=r"(w) : "r"(p));
+	return w;
+}
+
+static __always_inline __u8 byte_at(const struct scratch *sc, __u32 at)
+{
+	return *(const volatile __u8 *)&sc->buf[at & (SCRATCH_BYTES - 1)];
+}
+
+/* The n-letter prefix of a little-endian word, as a constant. */
+#define W1(a)			   ((__u64)(__u8)(a))
+#define W4(a, b, c, d)		   (W1(a) | W1(b) << 8 | W1(c) << 16 | W1(d) << 24)
+#define W8(a, b, c, d, e, f, g, h) (W4(a, b, c, d) | W4(e, f, g, h) << 32)
+#define LOW(n)			   ((1ull << (8 * (n))) - 1)
+#define LOWER			   0x2020202020202020ull
+
+/* Bytes of the stream not yet looked at, in the buffer and in the packet. */
+static __always_inline __u32 run_left(const struct http1_run *r)
+{
+	return (r->sc->len - r->sc->pos) + (r->sc->end - r->sc->off);
+}
+
+static __always_inline __u32 run_seq(const struct http1_run *r)
+{
+	return r->seq_end - run_left(r);
+}
+
+static __always_inline void run_skip(struct http1_run *r, __u32 n)
+{
+	__u32 buffered = r->sc->len - r->sc->pos;
+
+	if (n <= buffered) {
+		r->sc->pos += n;
+	} else {
+		r->sc->off += n - buffered;
+		r->sc->len = 0;
+		r->sc->pos = 0;
+	}
+	r->sc->line = r->sc->pos;
+}
+
+/* Track of the message boundaries in this direction is lost. */
+static __always_inline void run_lose(struct http1_run *r)
+{
+	struct stream *st = r->st;
+
+	if (!(st->flags & HTTP1_UNCERTAIN))
+		count_drop(KILTER_DROP_HTTP1_FRAMING);
+	if (!r->request && (st->flags & HTTP1_IN_MESSAGE))
+		queue_finish(r->s, r->sk, st->status, KILTER_REQ_OK, run_now(r));
+	st->state = STREAM_RESYNC;
+	st->flags = 0;
+	st->carry_len = 0;
+	st->has_gap = 0;
+	r->lost = 1;
+}
+
+/* These bytes are not what the state calls for. */
+static __always_inline void run_reject(struct http1_run *r)
+{
+	if (r->s->protocol == KILTER_PROTO_UNKNOWN && !(r->st->flags & HTTP1_UNCERTAIN)) {
+		r->s->protocol = KILTER_PROTO_NONE;
+		r->lost = 1;
+	} else {
+		run_lose(r);
+	}
+}
+
+static __always_inline void message_end(struct http1_run *r)
+{
+	struct stream *st = r->st;
+
+	if (!r->request && (st->flags & HTTP1_IN_MESSAGE)) {
+		if (st->status >= 200 || st->status == 101)
+			queue_finish(r->s, r->sk, st->status, KILTER_REQ_OK, run_now(r));
+	}
+	st->state = STREAM_START;
+	st->flags = 0;
+}
+
+/* A body, or a chunk, of n bytes starts here. */
+static __always_inline void body_begin(struct http1_run *r, __u64 n, __u8 state)
+{
+	struct stream *st = r->st;
+	__u32 piece = n > HTTP1_ARM ? HTTP1_ARM : (__u32)n;
+
+	st->state = state;
+	st->end_seq = run_seq(r) + piece;
+	st->body_left = n - piece;
+}
+
+static __always_inline void headers_end(struct http1_run *r)
+{
+	struct stream *st = r->st;
+	struct kilter_sock *s = r->s;
+
+	if (!r->request) {
+		bool counted = st->flags & HTTP1_IN_MESSAGE;
+		__u8 method = counted ? queue_method(s, r->sk) : KILTER_METHOD_OTHER;
+
+		if (st->status == 101 ||
+		    (method == KILTER_METHOD_CONNECT && st->status >= 200 && st->status < 300)) {
+			message_end(r);
+			s->protocol = KILTER_PROTO_UPGRADED;
+			r->lost = 1;
+			return;
+		}
+		/* RFC 9112 section 6.3, rules 1 to 8. */
+		if (st->status < 200 || st->status == 204 || st->status == 304 ||
+		    method == KILTER_METHOD_HEAD) {
+			message_end(r);
+			return;
+		}
+		if (!(st->flags & (HTTP1_CHUNKED | HTTP1_CONTENT_LENGTH))) {
+			st->state = STREAM_BODY_EOF;
+			return;
+		}
+	}
+	if (st->flags & HTTP1_CHUNKED)
+		st->state = STREAM_CHUNK_SIZE;
+	else if ((st->flags & HTTP1_CONTENT_LENGTH) && st->content_length)
+		body_begin(r, st->content_length, STREAM_BODY);
+	else
+		message_end(r);
+}
+
+/* Methods are case-sensitive tokens (RFC 9110 section 9.1). Returns the length of the method and
+ * its space, and the method above METHOD_SHIFT; 0: there is none. */
+#define METHOD_SHIFT 16
+
+__noinline __u32 parse_method(struct scratch *sc, __u32 line)
+{
+	__u64 w;
+
+	if (!sc)
+		return 0;
+	w = word_at(sc, line);
+
+#define METHOD(name, n, word)       \
+	if ((w & LOW(n)) == (word)) \
+		return KILTER_METHOD_##name << METHOD_SHIFT | (n);
+	METHOD(GET, 4, W4('G', 'E', 'T', ' '))
+	METHOD(POST, 5, W8('P', 'O', 'S', 'T', ' ', 0, 0, 0))
+	METHOD(PUT, 4, W4('P', 'U', 'T', ' '))
+	METHOD(HEAD, 5, W8('H', 'E', 'A', 'D', ' ', 0, 0, 0))
+	METHOD(DELETE, 7, W8('D', 'E', 'L', 'E', 'T', 'E', ' ', 0))
+	METHOD(PATCH, 6, W8('P', 'A', 'T', 'C', 'H', ' ', 0, 0))
+	METHOD(TRACE, 6, W8('T', 'R', 'A', 'C', 'E', ' ', 0, 0))
+#undef METHOD
+	if (w == W8('O', 'P', 'T', 'I', 'O', 'N', 'S', ' '))
+		return KILTER_METHOD_OPTIONS << METHOD_SHIFT | 8;
+	if (w == W8('C', 'O', 'N', 'N', 'E', 'C', 'T', ' '))
+		return KILTER_METHOD_CONNECT << METHOD_SHIFT | 8;
+	for (__u32 i = 0; i < 24; i++) {
+		__u8 c = byte_at(sc, line + i);
+
+		if (c == ' ')
+			return i ? KILTER_METHOD_OTHER << METHOD_SHIFT | (i + 1) : 0;
+		if (!((c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c == '-' || c == '_' ||
+		      (i && c >= '0' && c <= '9')))
+			return 0;
+	}
+	return 0;
+}
+
+/* Could this byte begin a start line? Tells binary protocols before a line ends. */
+static __always_inline bool may_begin(const struct http1_run *r)
+{
+	__u8 c = byte_at(r->sc, r->sc->line);
+
+	if (c == '\r' || c == '\n')
+		return true;
+	if (!r->request)
+		return c == 'H';
+	return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
+}
+
+#define NO_NUMBER (~0ull)
+
+/*
+ * Numbers, as global functions: the verifier takes each once and its result as any number.
+ * Content-Length: digits between optional blanks; 18 of them at most, so that it fits.
+ */
+__noinline __u64 parse_decimal(struct scratch *sc, __u32 at, __u32 nl)
+{
+	__u64 n = 0;
+	__u32 digits = 0;
+
+	if (!sc)
+		return NO_NUMBER;
+	for (int i = 0; i < 24; i++) {
+		__u8 c = byte_at(sc, at + i);
+
+		if (at + i >= nl)
+			break;
+		if (c >= '0' && c <= '9') {
+			n = n * 10 + (c - '0');
+			digits++;
+		} else if ((c != ' ' && c != '\t') || digits) {
+			break;
+		}
+	}
+	return digits && digits <= 18 ? n : NO_NUMBER;
+}
+
+/* Chunk size: hexadecimal digits, then anything; 12 at most. */
+__noinline __u64 parse_hex(struct scratch *sc, __u32 at, __u32 nl)
+{
+	__u64 n = 0;
+	__u32 digits = 0;
+
+	if (!sc)
+		return NO_NUMBER;
+	for (int i = 0; i < 16; i++) {
+		__u8 c = byte_at(sc, at + i), lower = c | 0x20;
+
+		if (at + i >= nl)
+			break;
+		if (c >= '0' && c <= '9')
+			n = n << 4 | (c - '0');
+		else if (lower >= 'a' && lower <= 'f')
+			n = n << 4 | (lower - 'a' + 10);
+		else
+			break;
+		digits++;
+	}
+	return digits && digits <= 12 ? n : NO_NUMBER;
+}
+
+/* A whole line [line, nl), its CR cut off. False: it is not what the state calls for. */
+static __always_inline bool request_line(struct http1_run *r, __u32 nl)
+{
+	struct scratch *sc = r->sc;
+	struct kilter_sock *s = r->s;
+	__u32 method, at, route = 0;
+	__u64 version;
+
+	method = parse_method(sc, sc->line);
+	if (!method)
+		return false;
+	at = sc->line + (method & ((1u << METHOD_SHIFT) - 1));
+	method >>= METHOD_SHIFT;
+	/* A line that outgrew the buffer may have its version cut at the joint. */
+	if (!(r->st->flags & HTTP1_SKIP_LINE) || nl >= SOCK_CARRY_LEN + 8) {
+		version = word_at(sc, nl - 8);
+		if ((version & LOW(7)) != W8('H', 'T', 'T', 'P', '/', '1', '.', 0) || nl < at + 9)
+			return false;
+	}
+	if (method != KILTER_METHOD_CONNECT)
+		route = route_of(sc, s->workload, at, nl);
+	s->protocol = KILTER_PROTO_HTTP1;
+	queue_push(s, r->sk, run_now(r), method, route);
+	return true;
+}
+
+static __always_inline bool status_line(struct http1_run *r, __u32 nl)
+{
+	const struct scratch *sc = r->sc;
+	__u64 w = word_at(sc, r->sc->line);
+	__u32 a = byte_at(sc, r->sc->line + 9) - '0', b = byte_at(sc, r->sc->line + 10) - '0',
+	      c = byte_at(sc, r->sc->line + 11) - '0';
+
+	if ((w & LOW(7)) != W8('H', 'T', 'T', 'P', '/', '1', '.', 0) || nl - r->sc->line < 12)
+		return false;
+	if (byte_at(sc, r->sc->line + 8) != ' ' || a > 9 || b > 9 || c > 9 || a < 1)
+		return false;
+	r->st->status = a * 100 + b * 10 + c;
+	return true;
+}
+
+static __always_inline void header_line(struct http1_run *r, __u32 nl)
+{
+	const struct scratch *sc = r->sc;
+	struct stream *st = r->st;
+	__u64 w = word_at(sc, r->sc->line) | LOWER;
+
+	if (w == W8('c', 'o', 'n', 't', 'e', 'n', 't', '-')) {
+		__u64 n;
+
+		w = (word_at(sc, r->sc->line + 8) | LOWER) & LOW(7);
+		if (w != W8('l', 'e', 'n', 'g', 't', 'h', ':', 0))
+			return;
+		n = parse_decimal(r->sc, r->sc->line + 15, nl);
+		if (n != NO_NUMBER) {
+			st->content_length = n;
+			st->flags |= HTTP1_CONTENT_LENGTH;
+		}
+	} else if (w == W8('t', 'r', 'a', 'n', 's', 'f', 'e', 'r')) {
+		w = word_at(sc, r->sc->line + 8) | LOWER;
+		if (w != W8('-', 'e', 'n', 'c', 'o', 'd', 'i', 'n'))
+			return;
+		if (nl < r->sc->line + 25)
+			return;
+		/* RFC 9112 section 6.1: chunked is the last coding or not there. */
+		w = (word_at(sc, nl - 7) | LOWER) & LOW(7);
+		if (w == W8('c', 'h', 'u', 'n', 'k', 'e', 'd', 0))
+			st->flags |= HTTP1_CHUNKED;
+	}
+}
+
+/* RFC 9112 section 7.1: hexadecimal digits, then perhaps extensions. */
+static __always_inline bool chunk_line(struct http1_run *r, __u32 nl)
+{
+	__u64 n = parse_hex(r->sc, r->sc->line, nl);
+
+	if (n == NO_NUMBER)
+		return false;
+	if (n)
+		body_begin(r, n, STREAM_CHUNK_DATA);
+	else
+		r->st->state = STREAM_TRAILERS;
+	return true;
+}
+
+/* The line [r->sc->line, nl) is whole, r->sc->pos stands behind its LF. */
+static __always_inline void on_line(struct http1_run *r, __u32 nl)
+{
+	struct stream *st = r->st;
+	bool ok = true;
+
+	if (nl > r->sc->line && byte_at(r->sc, nl - 1) == '\r')
+		nl--;
+	switch (st->state) {
+	case STREAM_START:
+		if (nl == r->sc->line)
+			break; /* RFC 9112 section 2.2: empty lines before a request line */
+		ok = r->request ? request_line(r, nl) : status_line(r, nl);
+		if (!ok)
+			break;
+		/* A response nobody asked for (408 on an idle connection, or we joined after
+		 * its request) is followed, not counted. */
+		st->flags = r->request || queue_length(r->s) ? HTTP1_IN_MESSAGE : 0;
+		st->content_length = 0;
+		st->state = STREAM_HEADERS;
+		break;
+	case STREAM_HEADERS:
+		if (nl == r->sc->line)
+			headers_end(r);
+		else
+			header_line(r, nl);
+		break;
+	case STREAM_CHUNK_SIZE:
+		ok = chunk_line(r, nl);
+		break;
+	case STREAM_CHUNK_END:
+		ok = nl == r->sc->line;
+		st->state = STREAM_CHUNK_SIZE;
+		break;
+	case STREAM_TRAILERS:
+		if (nl == r->sc->line)
+			message_end(r);
+		break;
+	}
+	st->flags &= ~HTTP1_SKIP_LINE;
+	if (!ok)
+		run_reject(r);
+}
+
+/* Brings more payload into the buffer, behind what is kept of the line under way. */
+static __always_inline bool run_load(struct http1_run *r)
+{
+	__u32 n = r->sc->end - r->sc->off, at;
+
+	if (r->sc->line && r->sc->len > r->sc->line) {
+		/* Start the line under way anew at the front: read its bytes once more. */
+		r->sc->off -= r->sc->len - r->sc->line;
+		n = r->sc->end - r->sc->off;
+		r->sc->len = 0;
+	} else if (r->sc->len > SOCK_CARRY_LEN) {
+		r->sc->len = SOCK_CARRY_LEN; /* a long line: its middle is not looked at */
+		r->st->flags |= HTTP1_SKIP_LINE;
+	} else if (r->sc->line >= r->sc->len) {
+		r->sc->len = 0;
+	}
+	r->sc->line = 0;
+	at = r->sc->len & 0xff;
+	if (n > HTTP1_WINDOW)
+		n = HTTP1_WINDOW;
+	if (n < 1 || n > HTTP1_WINDOW)
+		return false;
+	if (bpf_skb_load_bytes(r->skb, r->sc->off, &r->sc->buf[at], n)) {
+		count_drop(KILTER_DROP_HTTP1_LOAD);
+		return false;
+	}
+	r->sc->off += n;
+	r->sc->pos = at;
+	r->sc->len = at + n;
+	return true;
+}
+
+/*
+ * Moves sc->pos behind the next LF and returns 1, or to where the search stopped (the end of
+ * the valid bytes, or HTTP1_SCAN words on) and returns 0. A global function: verified once.
+ */
+__noinline int find_lf(struct scratch *sc)
+{
+	__u32 pos, len;
+
+	if (!sc)
+		return 0;
+	pos = sc->pos;
+	len = sc->len;
+	for (int i = 0; i < HTTP1_SCAN && pos < len; i++) {
+		/* Is there an LF among these eight bytes? Mycroft's zero-byte test; its lowest hit
+		 * is always true. */
+		__u64 w = word_at(sc, pos) ^ 0x0a0a0a0a0a0a0a0aull;
+		__u64 hit = (w - 0x0101010101010101ull) & ~w & 0x8080808080808080ull;
+
+		if (hit) {
+			/* Bytes up to and with the hit: one bit each, added up by a multiplication.
+			 */
+			hit = (hit & -hit) - 1;
+			pos += (hit & 0x0101010101010101ull) * 0x0101010101010101ull >> 56;
+			if (pos > len) /* what follows the valid bytes is of an earlier load */
+				break;
+			sc->pos = pos;
+			return 1;
+		}
+		pos += 8;
+	}
+	sc->pos = pos < len ? pos : len;
+	return 0;
+}
+
+/* One line, one skip or one window. Returns 1 when there is nothing left to do. */
+static long run_step(__u32 step, struct http1_run *r)
+{
+	struct stream *st = r->st;
+	__u32 left = run_left(r), n;
+
+	if (!left || r->lost)
+		return 1;
+	switch (st->state) {
+	case STREAM_BODY:
+	case STREAM_CHUNK_DATA:
+		n = st->end_seq - run_seq(r);
+		if ((__s32)n < 0)
+			n = 0;
+		if (n > left) {
+			run_skip(r, left);
+			return 1;
+		}
+		run_skip(r, n);
+		if (st->body_left) {
+			body_begin(r, st->body_left, st->state);
+		} else if (st->state == STREAM_CHUNK_DATA) {
+			st->state = STREAM_CHUNK_END;
+		} else {
+			message_end(r);
+		}
+		return 0;
+	case STREAM_BODY_EOF:
+		run_skip(r, left);
+		return 1;
+	}
+	if (r->sc->pos >= r->sc->len) {
+		if (!run_load(r)) {
+			run_lose(r);
+			return 1;
+		}
+		if (st->state == STREAM_START && !may_begin(r)) {
+			run_reject(r);
+			return 1;
+		}
+	}
+	if (!find_lf(r->sc))
+		return 0;
+	on_line(r, r->sc->pos - 1);
+	r->sc->line = r->sc->pos;
+	return 0;
+}
+
+static __noinline long run_step_cb(__u32 step, struct http1_run *r)
+{
+	return run_step(step, r);
+}
+
+/* Keeps the beginning of a line that the segment cuts off. */
+static __always_inline void carry_save(struct http1_run *r)
+{
+	struct sock_carry *c;
+	char *to;
+	__u32 n = r->sc->len - r->sc->line;
+
+	if (r->st->state == STREAM_RESYNC || r->lost || !r->sc->len || r->sc->line >= r->sc->len) {
+		r->st->carry_len = 0;
+		return;
+	}
+	c = bpf_sk_storage_get(&sock_carries, r->sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!c) {
+		count_drop(KILTER_DROP_SOCK_STORAGE);
+		run_lose(r);
+		return;
+	}
+	if (n > SOCK_CARRY_LEN) {
+		n = SOCK_CARRY_LEN;
+		r->st->flags |= HTTP1_SKIP_LINE;
+	}
+	to = r->request ? c->request : c->response;
+	for (int i = 0; i < SOCK_CARRY_LEN; i += 8)
+		*(__u64 *)(to + i) = word_at(r->sc, r->sc->line + i);
+	r->st->carry_len = n;
+}
+
+static __always_inline void carry_load(struct http1_run *r)
+{
+	const struct sock_carry *c;
+	const char *from;
+
+	if (!r->st->carry_len)
+		return;
+	c = bpf_sk_storage_get(&sock_carries, r->sk, NULL, 0);
+	if (!c)
+		return;
+	from = r->request ? c->request : c->response;
+	for (int i = 0; i < SOCK_CARRY_LEN; i += 8)
+		*(volatile __u64 *)&r->sc->buf[i] = *(const __u64 *)(from + i);
+	r->sc->len = r->st->carry_len;
+	r->sc->pos = r->sc->len;
+	r->sc->line = 0;
+	r->st->carry_len = 0;
+}
+
+/*
+ * A segment of payload [off, end) of the packet, with TCP sequence number seq. Returns when
+ * all of it has been looked at; the parser's state is in s.
+ */
+static __always_inline void http1_segment(struct __sk_buff *skb, void *sk, struct kilter_sock *s,
+					  bool request, __u32 off, __u32 end, __u32 seq)
+{
+	struct http1_run r = {
+	    .skb = skb,
+	    .sk = sk,
+	    .s = s,
+	    .st = request ? &s->request : &s->response,
+	    .seq_end = seq + (end - off),
+	    .request = request,
+	};
+	struct stream *st = r.st;
+	__s32 ahead;
+
+	if (!st->has_seq) {
+		st->has_seq = 1;
+		st->next_seq = seq;
+	}
+	ahead = seq - st->next_seq;
+	if (ahead < 0) { /* a retransmission, wholly or in part */
+		if ((__s32)(r.seq_end - st->next_seq) <= 0)
+			return;
+		off += -ahead;
+	}
+	if (st->bytes < 0xc0000000u)
+		st->bytes += end - off;
+	if (ahead > 0) {
+		if ((st->state == STREAM_BODY || st->state == STREAM_CHUNK_DATA) &&
+		    (__s32)(seq - st->end_seq) <= 0) {
+			/* Positions are absolute: the gap does not hide the end. */
+		} else if (st->state == STREAM_BODY && !st->body_left) {
+			message_end(&r);
+			st->state = STREAM_RESYNC;
+		} else if (st->state == STREAM_START) {
+			st->state = STREAM_RESYNC; /* does it begin with a start line? */
+		} else if (st->state != STREAM_RESYNC && st->state != STREAM_BODY_EOF) {
+			if (!st->has_gap || (__s32)(r.seq_end - st->gap_end) > 0)
+				st->gap_end = r.seq_end;
+			if (++st->has_gap < HTTP1_GAPS)
+				return;
+			run_lose(&r);
+			r.lost = 0;
+		}
+	}
+	/* In the middle of a body there is nothing to read: the commonest case for large ones. */
+	if (((st->state == STREAM_BODY || st->state == STREAM_CHUNK_DATA) &&
+	     (__s32)(r.seq_end - st->end_seq) < 0) ||
+	    st->state == STREAM_BODY_EOF) {
+		st->next_seq = r.seq_end;
+		return;
+	}
+	r.sc = scratch_take();
+	if (!r.sc) {
+		count_drop(KILTER_DROP_HTTP1_LOAD);
+		return; /* looks like a gap to the next segment */
+	}
+	r.sc->off = off;
+	r.sc->end = end;
+	r.sc->line = 0;
+	r.sc->pos = 0;
+	r.sc->len = 0;
+	if (st->state == STREAM_RESYNC) {
+		__u32 before = st->next_seq;
+
+		st->state = STREAM_START;
+		st->flags = HTTP1_UNCERTAIN;
+		st->carry_len = 0;
+		bpf_loop(HTTP1_STEPS, run_step_cb, &r, 0);
+		if (r.lost && st->state == STREAM_RESYNC && ahead > 0) {
+			/* No start line: await what is missing. */
+			st->state = STREAM_START;
+			st->next_seq = before;
+			if (!st->has_gap || (__s32)(r.seq_end - st->gap_end) > 0)
+				st->gap_end = r.seq_end;
+			if (++st->has_gap < HTTP1_GAPS)
+				goto out;
+			st->state = STREAM_RESYNC;
+		}
+	} else {
+		carry_load(&r);
+		bpf_loop(HTTP1_STEPS, run_step_cb, &r, 0);
+	}
+	if (!r.lost && run_left(&r)) { /* out of steps, or a body that ends beyond this segment */
+		if (st->state != STREAM_BODY && st->state != STREAM_CHUNK_DATA) {
+			count_drop(KILTER_DROP_HTTP1_STEPS);
+			run_lose(&r);
+		}
+	}
+	carry_save(&r);
+	st->next_seq = r.seq_end;
+	if (st->has_gap && !r.lost && (__s32)(st->gap_end - r.seq_end) > 0) {
+		/* The missing segment has come; what came before its turn was not parsed. */
+		if (st->state == STREAM_BODY && (__s32)(st->gap_end - st->end_seq) < 0) {
+			st->next_seq = st->gap_end;
+		} else if (st->state == STREAM_BODY && st->gap_end == st->end_seq &&
+			   !st->body_left) {
+			st->next_seq = st->gap_end;
+			message_end(&r);
+		} else if (st->state == STREAM_BODY_EOF) {
+			st->next_seq = st->gap_end;
+		} else {
+			st->next_seq = st->gap_end;
+			run_lose(&r);
+		}
+	}
+	st->has_gap = 0;
+out:
+	scratch_release(r.sc);
+}
+
+/* The sender of this direction has finished: that ends a body without a length. */
+static __always_inline void http1_fin(void *sk, struct kilter_sock *s, bool request)
+{
+	struct stream *st = &s->response;
+
+	if (request || st->state != STREAM_BODY_EOF || !(st->flags & HTTP1_IN_MESSAGE))
+		return;
+	st->flags = 0;
+	st->state = STREAM_RESYNC;
+	queue_finish(s, sk, st->status, KILTER_REQ_OK, bpf_ktime_get_boot_ns());
+}
+
+#endif
