@@ -12,6 +12,6 @@ char *clock_format_rfc3339(uint64_t real_ns, char buf[static 31])
 
 	gmtime_r(&s, &tm);
 	strftime(date, sizeof(date), "%Y-%m-%dT%H:%M:%S", &tm);
-	snprintf(buf, 31, "%s.%09lluZ", date, (unsigned long long)(real_ns % NS_PER_SEC));
+	snprintf(buf, 31, "%.19s.%09uZ", date, (unsigned int)(real_ns % NS_PER_SEC) % 1000000000u);
 	return buf;
 }

@@ -12,10 +12,14 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include <kilter/guard.h>
 
 #define CONFIG_POLICIES_MAX 256
+#define CONFIG_FIELDS_MAX   96
+#define CONFIG_ORIGIN_FLAG  (-1)
+#define CONFIG_ORIGIN_ENV   (-2)
 #define CONFIG_NAME_LEN	    64
 #define CONFIG_PATH_LEN	    256 /* shorter than PATH_MAX on purpose: checked at decode */
 
@@ -107,6 +111,9 @@ struct config {
 	} api;
 
 	char file[CONFIG_PATH_LEN]; /* the file it was read from, or "" */
+	/* Where each field's value came from, by its row in the table: a line of the file, 0 for
+	 * the default, or one of CONFIG_ORIGIN_*. */
+	int32_t origins[CONFIG_FIELDS_MAX];
 };
 
 /* One fault; text has no newline. */
@@ -121,9 +128,14 @@ int config_load(struct config *c, const char *path, config_fault_fn fault, void 
 /* The same for a buffer; name stands for the file in messages. Used by the fuzzer. */
 int config_parse(struct config *c, const char *buf, size_t len, const char *name,
 		 config_fault_fn fault, void *ctx);
-/* Sets one field by its dotted path from a flag or KILTER_* variable; origin is its label. */
-int config_set(struct config *c, const char *path, const char *value, const char *origin,
-	       config_fault_fn fault, void *ctx);
+/* Sets one field by its dotted path from a flag or a variable (origin: CONFIG_ORIGIN_*); `where`
+ * names it in a fault, "--listen". */
+int config_set(struct config *c, const char *path, const char *value, int origin,
+	       const char *where, config_fault_fn fault, void *ctx);
+/* KILTER_<PATH IN CAPITALS, '.' AS '_'> for every field, e.g. KILTER_LOG_LEVEL. */
+int config_env(struct config *c, config_fault_fn fault, void *ctx);
+/* The reference page, from the table. */
+int config_write_docs(FILE *f);
 /* Checks that concern several fields (window < period, ...). 0 or -EINVAL, reported. */
 int config_check(const struct config *c, config_fault_fn fault, void *ctx);
 /* Calls fn for every field: dotted path, value as text, origin ("default", "file:line", ...). */

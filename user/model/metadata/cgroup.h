@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a cgroup path says about who runs in it, and the path behind a cgroup id. */
+#ifndef KILTER_MODEL_METADATA_CGROUP_H
+#define KILTER_MODEL_METADATA_CGROUP_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum cgroup_kind {
+	CGROUP_OTHER,	  /* named after the executable */
+	CGROUP_UNIT,	  /* a systemd service */
+	CGROUP_CONTAINER,
+};
+
+struct cgroup_identity {
+	enum cgroup_kind kind;
+	char container_id[72];
+	char pod_uid[40];
+	char unit[96]; /* without ".service" */
+};
+
+/* Pure. path is relative to the cgroup v2 mount ("/system.slice/nginx.service"). The deepest
+ * container wins over any unit; the deepest service wins unless a scope lies below it. */
+void cgroup_parse(const char *path, struct cgroup_identity *ret);
+
+/* The mount point of cgroup v2 in the text of a mountinfo file; -ENOENT. Pure. */
+int cgroup_find_mount(const char *mountinfo, char *ret, size_t size);
+
+#define CGROUP_PATH_MAX	 256
+#define CGROUP_CACHE_MAX 1024  /* paths remembered; the one seen first goes first */
+#define CGROUP_WALK_MAX	 16384 /* directories looked at in one walk of the tree */
+
+struct cgroup_resolver;
+int cgroup_resolver_new(struct cgroup_resolver **ret);
+void cgroup_resolver_free(struct cgroup_resolver **r);
+/* Writes the path, "/" for the root. -ENOENT: no such cgroup (any more). */
+int cgroup_resolve(struct cgroup_resolver *r, uint64_t id, char ret[static CGROUP_PATH_MAX]);
+
+#endif

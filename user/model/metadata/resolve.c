@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * From a cgroup id to its path. On cgroup v2 the id is the kernfs node's, which is both the
+ * inode number of the directory (64-bit kernels) and a file handle of type FILEID_KERNFS
+ * (fs/kernfs/mount.c): open_by_handle_at() finds it at once, and needs CAP_DAC_READ_SEARCH.
+ * Without it the tree is walked and inode numbers are compared.
+ */
+#include <sys/stat.h>
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "collect/table.h"
+#include "core/cleanup.h"
+#include "model/metadata/cgroup.h"
+
+#define FILEID_KERNFS_TYPE 0xfe
+#define MOUNTINFO_MAX	   (1u << 20)
+#define WALK_DEPTH_MAX	   32
+
+struct cached {
+	struct table_node node;
+	uint64_t id;
+	uint64_t order;
+	char path[CGROUP_PATH_MAX];
+};
+
+struct cgroup_resolver {
+	int mount_fd;
+	size_t mount_len;
+	char mount[CGROUP_PATH_MAX];
+	struct table cache;
+	uint64_t order;
+	bool by_handle_failed;
+	uint32_t walked;
+};
+
+static int read_mountinfo(char **ret)
+{
+	_cleanup_close_ int fd = open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC);
+	_cleanup_free_ char *buf = malloc(MOUNTINFO_MAX);
+	size_t len = 0;
+	ssize_t n;
+
+	if (fd < 0)
+		return -errno;
+	if (!buf)
+		return -ENOMEM;
+	while (len < MOUNTINFO_MAX - 1 &&
+	       (n = read(fd, buf + len, MOUNTINFO_MAX - 1 - len)) > 0)
+		len += (size_t)n;
+	buf[len] = '\0';
+	*ret = take_ptr(buf);
+	return 0;
+}
+
+int cgroup_resolver_new(struct cgroup_resolver **ret)
+{
+	struct cgroup_resolver *r = calloc(1, sizeof(*r));
+	_cleanup_free_ char *mountinfo = NULL;
+
+	if (!r)
+		return -ENOMEM;
+	r->mount_fd = -1;
+	table_init(&r->cache, sizeof(uint64_t), sizeof(struct cached), CGROUP_CACHE_MAX);
+	/* Without cgroup v2 every workload is named after its executable. */
+	if (!read_mountinfo(&mountinfo) &&
+	    !cgroup_find_mount(mountinfo, r->mount, sizeof(r->mount))) {
+		r->mount_len = strlen(r->mount);
+		r->mount_fd = open(r->mount, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	}
+	*ret = r;
+	return 0;
+}
+
+void cgroup_resolver_free(struct cgroup_resolver **r)
+{
+	if (!*r)
+		return;
+	cleanup_close(&(*r)->mount_fd);
+	table_done(&(*r)->cache);
+	free(*r);
+	*r = NULL;
+}
+
+static int by_handle(const struct cgroup_resolver *r, uint64_t id, char *ret)
+{
+	union {
+		struct file_handle h;
+		char room[sizeof(struct file_handle) + sizeof(uint64_t)];
+	} u;
+	_cleanup_close_ int fd = -1;
+	char link[64], path[PATH_MAX];
+	ssize_t n;
+
+	memset(&u, 0, sizeof(u));
+	u.h.handle_bytes = sizeof(id);
+	u.h.handle_type = FILEID_KERNFS_TYPE;
+	memcpy(u.room + sizeof(struct file_handle), &id, sizeof(id));
+	fd = open_by_handle_at(r->mount_fd, &u.h, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return errno == ESTALE ? -ENOENT : -errno;
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	n = readlink(link, path, sizeof(path) - 1);
+	if (n < 0)
+		return -errno;
+	path[n] = '\0';
+	if (strncmp(path, r->mount, r->mount_len))
+		return -ENOENT;
+	snprintf(ret, CGROUP_PATH_MAX, "%s", path[r->mount_len] ? path + r->mount_len : "/");
+	return 0;
+}
+
+static int walk(struct cgroup_resolver *r, int parent, uint64_t id, char *path, size_t len,
+		int depth)
+{
+	_cleanup_closedir_ DIR *dir = NULL;
+	struct dirent *e;
+	int fd = openat(parent, len ? strrchr(path, '/') + 1 : ".",
+			O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+
+	if (fd < 0)
+		return -errno;
+	dir = fdopendir(fd);
+	if (!dir) {
+		close(fd);
+		return -errno;
+	}
+	while ((e = readdir(dir))) {
+		size_t n = strlen(e->d_name);
+
+		if (e->d_type != DT_DIR || e->d_name[0] == '.' || len + n + 2 > CGROUP_PATH_MAX)
+			continue;
+		if (++r->walked > CGROUP_WALK_MAX)
+			return -ENOENT;
+		path[len] = '/';
+		memcpy(path + len + 1, e->d_name, n + 1);
+		if (e->d_ino == id)
+			return 0;
+		if (depth < WALK_DEPTH_MAX && !walk(r, dirfd(dir), id, path, len + 1 + n, depth + 1))
+			return 0;
+	}
+	path[len] = '\0';
+	return -ENOENT;
+}
+
+static int by_walk(struct cgroup_resolver *r, uint64_t id, char *ret)
+{
+	struct stat st;
+
+	if (!fstat(r->mount_fd, &st) && st.st_ino == id) {
+		memcpy(ret, "/", 2);
+		return 0;
+	}
+	r->walked = 0;
+	ret[0] = '\0';
+	return walk(r, r->mount_fd, id, ret, 0, 0);
+}
+
+static void remember(struct cgroup_resolver *r, uint64_t id, const char *path)
+{
+	struct cached *c, *oldest = NULL;
+	uint32_t pos = 0;
+
+	if (r->cache.count >= CGROUP_CACHE_MAX) {
+		while ((c = table_next(&r->cache, &pos)))
+			if (!oldest || c->order < oldest->order)
+				oldest = c;
+		table_remove(&r->cache, oldest);
+	}
+	c = table_add(&r->cache, &id);
+	if (!c)
+		return;
+	c->order = r->order++;
+	snprintf(c->path, sizeof(c->path), "%s", path);
+}
+
+int cgroup_resolve(struct cgroup_resolver *r, uint64_t id, char ret[static CGROUP_PATH_MAX])
+{
+	const struct cached *c = table_find(&r->cache, &id);
+	int err = -EPERM;
+
+	if (c) {
+		memcpy(ret, c->path, CGROUP_PATH_MAX);
+		return 0;
+	}
+	if (r->mount_fd < 0 || !id)
+		return -ENOENT;
+	if (!r->by_handle_failed) {
+		err = by_handle(r, id, ret);
+		if (err && err != -ENOENT)
+			r->by_handle_failed = true;
+	}
+	if (err && err != -ENOENT)
+		err = by_walk(r, id, ret);
+	if (!err)
+		remember(r, id, ret);
+	return err;
+}
