@@ -1,0 +1,841 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * kilterd: the main. It alone sees every room; it starts them from left to right, hands
+ * what one publishes to the next, and stops them from right to left.
+ *
+ * Order at start: configuration -> front (forked while nothing is loaded, so that it inherits
+ * nothing) -> probes -> adoption of what was there before us -> model and judges -> rights
+ * dropped -> loop.
+ */
+#include <sys/capability.h>
+#include <sys/epoll.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/utsname.h>
+
+#include <errno.h>
+#include <getopt.h>
+#include <grp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "api/command.h"
+#include "api/front.h"
+#include "audit/audit.h"
+#include "collect/collect.h"
+#include "core/bus.h"
+#include "core/cleanup.h"
+#include "core/clock.h"
+#include "core/log.h"
+#include "core/loop.h"
+#include "core/selfstat.h"
+#include "export/snapshot_build.h"
+#include "guard/guard.h"
+#include "health/health.h"
+#include "model/model.h"
+#include "model/snapshot.h"
+#include "probe/adopt.h"
+#include "probe/mount.h"
+#include "probe/probe.h"
+#include "probe/sampler.h"
+
+#define EXIT_RUNTIME	 1
+#define EXIT_USAGE	 2
+#define EXIT_KERNEL	 3
+#define SNAPSHOT_BYTES	 (512u << 20) /* address space of one area; pages come as they are used */
+#define PHASES_MAX	 8
+#define FRONT_GRACE_NS	 (5 * NS_PER_SEC)
+#define VERIFY_TICKS	 5  /* our links are looked after every so many ticks */
+#define LISTENERS_TICKS	 5  /* accept queues are polled every so many ticks */
+#define COMMANDS_PER_RUN 16 /* then the tick gets its turn */
+#define DEFAULT_CONFIG	 "/etc/kilter/kilter.yaml"
+
+struct agent {
+	struct config config;
+	char cgroup[CONFIG_PATH_LEN];
+	char hostname[64];
+	struct utsname uts;
+	struct loop *loop;
+	struct snapshot_writer *snapshot;
+	struct front *front;
+	struct probe_set *probes;
+	struct adopt *adopt;
+	struct sampler *sampler;
+	struct collect *collect;
+	struct model *model;
+	struct health *health;
+	struct guard *guard;
+	struct audit *audit;
+	struct snapshot_phase_row phases[PHASES_MAX];
+	unsigned int phases_count;
+	uint64_t phase_start_ns, start_real_ns;
+	uint64_t ticks, ticks_late, last_tick_ns, events_seen, events_lost;
+	uint64_t config_generation;
+	uint32_t front_pid;
+	bool unpin, losing;
+	uint64_t incomplete_until_ns;
+	struct selfstat process;
+};
+
+static void usage(FILE *f)
+{
+	fprintf(f,
+		"usage: kilterd [--config FILE] [--check-config] [--listen ADDR:PORT] [--socket PATH]\n"
+		"               [--cgroup DIR] [--bpffs DIR] [--state-dir DIR] [--audit-file FILE]\n"
+		"               [--log-level debug|info|warn|error] [--log-format json|console]\n"
+		"               [--unpin] [--config-docs] [--version] [--help]\n"
+		"\n"
+		"Sees, from the kernel, how every service of this node is doing, and stops failures from\n"
+		"spreading. Runs in the foreground. SIGTERM and SIGINT stop it, SIGHUP reloads the\n"
+		"configuration and reopens the audit file. What it counted stays in the kernel, pinned\n"
+		"below --bpffs, for the next start; --unpin removes it at the end.\n");
+}
+
+static void print_fault(void *ctx, const char *text)
+{
+	(void)ctx;
+	fprintf(stderr, "%s\n", text);
+}
+
+static void log_fault(void *ctx, const char *text)
+{
+	(void)ctx;
+	log_error("configuration: %s", text);
+}
+
+/* --- start --- */
+
+static void phase(struct agent *a, const char *name, const char *result)
+{
+	uint64_t now = clock_boot_ns();
+
+	if (a->phases_count < PHASES_MAX)
+		a->phases[a->phases_count++] = (struct snapshot_phase_row){
+			.name = name, .result = result, .took_ns = now - a->phase_start_ns
+		};
+	a->phase_start_ns = now;
+}
+
+struct flags {
+	const char *file;
+	const char *values[16]; /* parallel to flag_fields */
+	bool check, unpin;
+};
+
+static const struct {
+	const char *flag, *field;
+} flag_fields[] = {
+	{ "listen", "listen" },		{ "socket", "socket" },
+	{ "cgroup", "cgroup" },		{ "bpffs", "bpffs" },
+	{ "state-dir", "state_dir" },	{ "audit-file", "audit.file" },
+	{ "log-level", "log.level" },	{ "log-format", "log.format" },
+};
+#define FLAG_FIELDS (sizeof(flag_fields) / sizeof(flag_fields[0]))
+
+/* Returns an exit status, or -1 to go on. */
+static int parse_flags(int argc, char **argv, struct flags *f)
+{
+	enum { OPT_CONFIG = 256, OPT_CHECK, OPT_UNPIN, OPT_DOCS, OPT_VERSION, OPT_HELP };
+	struct option options[FLAG_FIELDS + 8] = { { 0 } };
+	unsigned int n = 0;
+	int c;
+
+	for (; n < FLAG_FIELDS; n++)
+		options[n] = (struct option){ flag_fields[n].flag, required_argument, NULL, (int)n + 1 };
+	options[n++] = (struct option){ "config", required_argument, NULL, OPT_CONFIG };
+	options[n++] = (struct option){ "check-config", no_argument, NULL, OPT_CHECK };
+	options[n++] = (struct option){ "unpin", no_argument, NULL, OPT_UNPIN };
+	options[n++] = (struct option){ "config-docs", no_argument, NULL, OPT_DOCS };
+	options[n++] = (struct option){ "version", no_argument, NULL, OPT_VERSION };
+	options[n] = (struct option){ "help", no_argument, NULL, OPT_HELP };
+
+	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
+		switch (c) {
+		case OPT_CONFIG:
+			f->file = optarg;
+			break;
+		case OPT_CHECK:
+			f->check = true;
+			break;
+		case OPT_UNPIN:
+			f->unpin = true;
+			break;
+		case OPT_DOCS:
+			return config_write_docs(stdout) ? EXIT_RUNTIME : 0;
+		case OPT_VERSION:
+			printf("kilterd %s (%s)\n", KILTER_VERSION, KILTER_REVISION);
+			return 0;
+		case OPT_HELP:
+			usage(stdout);
+			return 0;
+		default:
+			if (c >= 1 && c <= (int)FLAG_FIELDS) {
+				f->values[c - 1] = optarg;
+				break;
+			}
+			usage(stderr);
+			return EXIT_USAGE;
+		}
+	}
+	if (optind < argc) {
+		fprintf(stderr, "kilterd: '%s': no argument is expected besides the flags\n",
+			argv[optind]);
+		return EXIT_USAGE;
+	}
+	return -1;
+}
+
+/* File, then environment, then flags: the later wins. */
+static int read_config(struct config *c, const struct flags *f, config_fault_fn fault)
+{
+	int err = 0;
+
+	config_defaults(c);
+	if (f->file || !access(DEFAULT_CONFIG, F_OK))
+		err = config_load(c, f->file ? f->file : DEFAULT_CONFIG, fault, NULL);
+	if (config_env(c, fault, NULL))
+		err = err ? err : -EINVAL;
+	for (unsigned int i = 0; i < FLAG_FIELDS; i++) {
+		char where[32];
+
+		snprintf(where, sizeof(where), "--%s", flag_fields[i].flag);
+		if (f->values[i] && config_set(c, flag_fields[i].field, f->values[i],
+					       CONFIG_ORIGIN_FLAG, where, fault, NULL))
+			err = err ? err : -EINVAL;
+	}
+	return err ? err : config_check(c, fault, NULL);
+}
+
+static void apply_log(const struct config *c)
+{
+	enum log_level level = LOG_INFO;
+
+	log_level_parse(c->log.level, &level);
+	log_setup(level, strcmp(c->log.format, "json") ? LOG_CONSOLE : LOG_JSON);
+}
+
+/* What is needed from here on; see docs/operations.md. Everything else is given up. */
+static int drop_rights(void)
+{
+	static const cap_value_t keep[] = { CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN };
+	cap_t caps = cap_init();
+	int err = 0;
+
+	if (!caps)
+		return -errno;
+	if (cap_set_flag(caps, CAP_PERMITTED, 3, keep, CAP_SET) ||
+	    cap_set_flag(caps, CAP_EFFECTIVE, 3, keep, CAP_SET) || cap_set_proc(caps))
+		err = -errno;
+	cap_free(caps);
+	if (!err && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+		err = -errno;
+	return err;
+}
+
+static int make_dir(const char *path, mode_t mode)
+{
+	int err = probe_mkdir_p(path, mode);
+
+	return err ? log_err(err, "cannot make directory %s", path) : 0;
+}
+
+static int make_parent(const char *path, mode_t mode)
+{
+	char dir[CONFIG_PATH_LEN], *slash;
+
+	snprintf(dir, sizeof(dir), "%s", path);
+	slash = strrchr(dir, '/');
+	if (!slash || slash == dir)
+		return 0;
+	*slash = '\0';
+	return make_dir(dir, mode);
+}
+
+/* --- what the rooms tell each other --- */
+
+static void on_event(void *ctx, const struct kilter_event *ev)
+{
+	struct agent *a = ctx;
+	const struct model_workload *w = model_workload_by_id(a->model, ev->workload);
+	struct audit_names names = { 0 };
+	uint64_t boot = clock_boot_ns();
+
+	a->events_seen++;
+	if (ev->type == KILTER_EVENT_TRIP) {
+		guard_kernel_trip(a->guard, (const struct kilter_event_trip *)ev, boot,
+				  clock_real_ns());
+		return;
+	}
+	if (w) {
+		names.service_name = w->name;
+		names.container_id = w->container_id[0] ? w->container_id : NULL;
+		names.executable = w->exe;
+	}
+	audit_kernel_event(a->audit, ev, &names, (int64_t)(clock_real_ns() - boot));
+}
+
+static void on_events_ready(void *ctx, int fd, uint32_t events)
+{
+	struct agent *a = ctx;
+
+	(void)fd;
+	(void)events;
+	collect_drain_events(a->collect);
+}
+
+static void log_bus(void *ctx, const struct bus_event *ev)
+{
+	(void)ctx;
+	if (ev->kind == BUS_CIRCUIT_TRANSITION)
+		log_info("circuit %s: %s -> %s: %s", ev->subject, ev->from, ev->to,
+			 ev->reason ? ev->reason : "");
+	else if (ev->kind == BUS_HEALTH_TRANSITION)
+		log_info("health %s: %s -> %s%s%s", ev->subject, ev->from, ev->to,
+			 ev->reason ? ": " : "", ev->reason ? ev->reason : "");
+}
+
+static void read_drops(struct agent *a, struct health_drop *drops, unsigned int *ret_count,
+		       uint64_t boot_ns)
+{
+	static const struct {
+		const char *where, *reason;
+		bool loses;
+	} rows[] = {
+#define DROP_ROW(name, where, reason, text, loses) { where, reason, loses },
+		KILTER_DROPS(DROP_ROW)
+#undef DROP_ROW
+	};
+	unsigned int n = 0;
+	uint64_t lost;
+
+	for (unsigned int i = 0; i < KILTER_DROP_MAX; i++) {
+		uint64_t delta = collect_drop_delta(a->collect, (enum kilter_drop)i);
+
+		if (!delta)
+			continue;
+		drops[n++] = (struct health_drop){ rows[i].where, rows[i].reason, delta,
+						   rows[i].loses };
+		if (rows[i].loses) /* a window is incomplete until it has slid past the loss */
+			a->incomplete_until_ns = boot_ns + 60 * NS_PER_SEC;
+	}
+	lost = collect_drop_total(a->collect, KILTER_DROP_EVENTS_FULL);
+	if (lost > a->events_lost)
+		audit_lost(a->audit, lost - a->events_lost, "kernel ring buffer");
+	a->events_lost = lost;
+	*ret_count = n;
+}
+
+static void publish_snapshot(struct agent *a)
+{
+	struct probe_status status[PROBE_MAX];
+	struct snapshot_probe_row rows[PROBE_MAX];
+	unsigned int n = probe_status(a->probes, status, PROBE_MAX);
+	struct snapshot_sources s = {
+		.model = a->model,
+		.collect = a->collect,
+		.health = a->health,
+		.guard = a->guard,
+		.audit = a->audit,
+		.config = &a->config,
+		.probes = rows,
+		.probes_count = n,
+		.phases = a->phases,
+		.phases_count = a->phases_count,
+		.version = KILTER_VERSION,
+		.revision = KILTER_REVISION,
+		.hostname = a->hostname,
+		.kernel = a->uts.release,
+		.cgroup = a->cgroup,
+		.bpffs = a->config.bpffs,
+	};
+	bool ready = true;
+
+	for (unsigned int i = 0; i < n; i++) {
+		rows[i] = (struct snapshot_probe_row){
+			.name = status[i].name, .version = KILTER_VERSION,
+			.tier = status[i].tier, .reason = status[i].reason,
+			.hooks = status[i].hooks, .running = status[i].running,
+			.essential = status[i].essential, .events = status[i].events,
+			.run_ns = status[i].run_ns,
+		};
+		ready = ready && (status[i].running || !status[i].essential);
+	}
+	s.node.start_real_ns = a->start_real_ns;
+	s.node.now_real_ns = clock_real_ns();
+	s.node.now_boot_ns = clock_boot_ns();
+	s.node.ticks = a->ticks;
+	s.node.ticks_late = a->ticks_late;
+	s.node.last_tick_ns = a->last_tick_ns;
+	s.node.pid = (uint32_t)getpid();
+	s.node.front_pid = a->front_pid;
+	s.node.ready = ready && a->ticks > 0;
+	s.node.incomplete = model_incomplete(a->model);
+	s.node.config_generation = a->config_generation;
+	s.node.syscall_sample_ratio = a->sampler ? sampler_ratio(a->sampler) : 0;
+	snapshot_build(a->snapshot, &s);
+}
+
+static void tick(void *ctx, uint64_t missed)
+{
+	struct agent *a = ctx;
+	uint64_t boot = clock_boot_ns(), real = clock_real_ns();
+	struct health_drop drops[KILTER_DROP_MAX];
+	struct probe_status status[PROBE_MAX];
+	struct health_probe probes[PROBE_MAX];
+	unsigned int n, drops_count = 0;
+	int err;
+
+	a->ticks++;
+	a->ticks_late += missed;
+	collect_drain_events(a->collect);
+	if (a->adopt && a->ticks % LISTENERS_TICKS == 0)
+		adopt_poll_listeners(a->adopt);
+	err = collect_tick(a->collect, boot);
+	if (err && !a->losing)
+		log_err(err, "reading the maps failed, figures are incomplete until it works again");
+	a->losing = err;
+	read_drops(a, drops, &drops_count, boot);
+	model_set_incomplete(a->model, err || boot < a->incomplete_until_ns);
+	model_tick(a->model, boot);
+	if (a->ticks % VERIFY_TICKS == 0)
+		probe_set_verify(a->probes);
+	n = probe_status(a->probes, status, PROBE_MAX);
+	for (unsigned int i = 0; i < n; i++)
+		probes[i] = (struct health_probe){ .name = status[i].name,
+						   .tier = status[i].running ? status[i].tier : NULL,
+						   .reason = status[i].reason,
+						   .essential = status[i].essential };
+	health_tick(a->health, a->model, probes, n, drops, drops_count, boot, real);
+	guard_tick(a->guard, a->model, boot, real);
+	audit_tick(a->audit, real);
+	publish_snapshot(a);
+	a->last_tick_ns = clock_boot_ns() - boot;
+}
+
+/* --- the front's commands --- */
+
+static void run_command(struct agent *a, const struct command_request *req,
+			struct command_reply *reply)
+{
+	static const struct {
+		uint32_t op;
+		enum guard_action action;
+		const char *done;
+	} ops[] = {
+		{ COMMAND_CIRCUIT_TRIP, GUARD_TRIP, "tripped" },
+		{ COMMAND_CIRCUIT_RESET, GUARD_RESET, "reset" },
+		{ COMMAND_CIRCUIT_HOLD, GUARD_HOLD, "held" },
+		{ COMMAND_CIRCUIT_RELEASE, GUARD_RELEASE, "released" },
+	};
+
+	reply->id = req->id;
+	reply->err = -EINVAL;
+	snprintf(reply->message, sizeof(reply->message), "unknown command");
+	if (!memchr(req->target, 0, sizeof(req->target)))
+		return;
+	if (req->role != ROLE_ADMIN) {
+		reply->err = -EPERM;
+		snprintf(reply->message, sizeof(reply->message), "the admin role is required");
+		return;
+	}
+	for (unsigned int i = 0; i < sizeof(ops) / sizeof(ops[0]); i++) {
+		if (ops[i].op != req->op)
+			continue;
+		reply->err = guard_manual(a->guard, req->target, ops[i].action, req->uid,
+					  clock_boot_ns(), clock_real_ns());
+		if (!reply->err) {
+			snprintf(reply->message, sizeof(reply->message), "circuit %.150s %s",
+				 req->target, ops[i].done);
+			publish_snapshot(a); /* the next read sees it */
+		} else {
+			snprintf(reply->message, sizeof(reply->message), "circuit %.120s: %s",
+				 req->target,
+				 reply->err == -ENOENT	  ? "there is no circuit of that name" :
+				 reply->err == -EALREADY ? "it is in that state already" :
+				 reply->err == -EPERM	  ? "its destination is protected" :
+							    strerror(-reply->err));
+		}
+		return;
+	}
+}
+
+static void on_command(void *ctx, int fd, uint32_t events)
+{
+	struct agent *a = ctx;
+
+	(void)events;
+	for (int i = 0; i < COMMANDS_PER_RUN; i++) {
+		struct command_request req;
+		struct command_reply reply;
+		ssize_t n = recv(fd, &req, sizeof(req), MSG_DONTWAIT);
+
+		if (n != sizeof(req)) /* nothing, or not ours: the front is not trusted */
+			return;
+		memset(&reply, 0, sizeof(reply));
+		run_command(a, &req, &reply);
+		send(fd, &reply, sizeof(reply), MSG_DONTWAIT | MSG_NOSIGNAL);
+	}
+}
+
+static void on_front_notice(void *ctx, int fd, uint32_t events)
+{
+	struct agent *a = ctx;
+	uint32_t pid;
+	ssize_t n;
+
+	(void)events;
+	while ((n = read(fd, &pid, sizeof(pid))) == sizeof(pid)) {
+		char text[64];
+
+		if (!pid)
+			snprintf(text, sizeof(text), "the worker %u died", a->front_pid);
+		else
+			snprintf(text, sizeof(text), "worker %u serves", pid);
+		a->front_pid = pid;
+		log_write(pid ? LOG_INFO : LOG_WARN, "front: %s", text);
+		bus_publish(&(struct bus_event){ .kind = BUS_FRONT, .subject = "front",
+						 .action = pid ? "front-start" : "front-exit",
+						 .reason = text, .uid = UINT32_MAX,
+						 .outcome = pid ? "success" : "failure" });
+	}
+	if (!n) { /* the supervisor itself is gone: a closed pipe would spin the loop */
+		log_error("front: its supervisor is gone: no HTTP until kilterd is restarted");
+		loop_stop(a->loop, EXIT_RUNTIME);
+	}
+}
+
+/* --- signals --- */
+
+static const struct flags *the_flags;
+
+static void on_hangup(void *ctx, int signo)
+{
+	struct agent *a = ctx;
+	_cleanup_free_ struct config *fresh = malloc(sizeof(*fresh));
+	const char *path = NULL;
+
+	(void)signo;
+	audit_reopen(a->audit);
+	if (!fresh || read_config(fresh, the_flags, log_fault)) {
+		log_warn("the configuration stays as it was");
+		bus_publish(&(struct bus_event){ .kind = BUS_CONFIG_REJECTED, .subject = "configuration",
+						 .action = "config-rejected", .outcome = "failure",
+						 .uid = UINT32_MAX });
+		return;
+	}
+	if (config_needs_restart(&a->config, fresh, &path))
+		log_warn("%s changes with a restart only, the rest is applied", path);
+	a->config = *fresh;
+	a->config_generation++;
+	apply_log(&a->config);
+	health_reconfigure(a->health, &a->config);
+	guard_reconfigure(a->guard, &a->config);
+	log_info("configuration reloaded");
+	bus_publish(&(struct bus_event){ .kind = BUS_CONFIG_CHANGED, .subject = "configuration",
+					 .action = "config-change", .outcome = "success",
+					 .uid = UINT32_MAX });
+}
+
+static void on_stop(void *ctx, int signo)
+{
+	struct agent *a = ctx;
+
+	log_info("signal %d: stopping", signo);
+	loop_stop(a->loop, 0);
+}
+
+/* process_* of the agent, as every Prometheus client has them. */
+static void process_cpu(void *ctx, selfstat_emit_fn emit, void *emit_ctx)
+{
+	struct rusage ru;
+
+	(void)ctx;
+	if (!getrusage(RUSAGE_SELF, &ru))
+		emit(emit_ctx, "", (double)(ru.ru_utime.tv_sec + ru.ru_stime.tv_sec) +
+					   (double)(ru.ru_utime.tv_usec + ru.ru_stime.tv_usec) / 1e6);
+}
+
+static void process_rss(void *ctx, selfstat_emit_fn emit, void *emit_ctx)
+{
+	_cleanup_fclose_ FILE *f = fopen("/proc/self/statm", "re");
+	unsigned long long size, rss;
+
+	(void)ctx;
+	if (f && fscanf(f, "%llu %llu", &size, &rss) == 2)
+		emit(emit_ctx, "", (double)rss * (double)sysconf(_SC_PAGESIZE));
+}
+
+static void process_start(void *ctx, selfstat_emit_fn emit, void *emit_ctx)
+{
+	const struct agent *a = ctx;
+
+	emit(emit_ctx, "", (double)a->start_real_ns / 1e9);
+}
+
+static void map_memory(void *ctx, selfstat_emit_fn emit, void *emit_ctx)
+{
+	const struct agent *a = ctx;
+
+	emit(emit_ctx, "", (double)probe_map_memory(a->probes));
+}
+
+static void loop_overrun_count(void *ctx, selfstat_emit_fn emit, void *emit_ctx)
+{
+	const struct agent *a = ctx;
+
+	emit(emit_ctx, "", (double)loop_overruns(a->loop));
+}
+
+static void events_seen(void *ctx, selfstat_emit_fn emit, void *emit_ctx)
+{
+	const struct agent *a = ctx;
+
+	emit(emit_ctx, "", (double)a->events_seen);
+}
+
+static struct selfstat own_stats[] = {
+	{ .name = "process_cpu_seconds_total", .help = "CPU time of the agent.",
+	  .type = SELFSTAT_COUNTER, .collect = process_cpu },
+	{ .name = "process_resident_memory_bytes", .help = "Resident memory of the agent.",
+	  .type = SELFSTAT_GAUGE, .collect = process_rss },
+	{ .name = "process_start_time_seconds", .help = "Start of the agent, Unix time.",
+	  .type = SELFSTAT_GAUGE, .collect = process_start },
+	{ .name = "kilter_map_memory_bytes", .help = "What the kernel charges for our maps.",
+	  .type = SELFSTAT_GAUGE, .collect = map_memory },
+	{ .name = "kilter_loop_overruns_total", .help = "Callbacks that took over 250 ms.",
+	  .type = SELFSTAT_COUNTER, .collect = loop_overrun_count },
+	{ .name = "kilter_events_total", .help = "Records taken from the event ring buffer.",
+	  .type = SELFSTAT_COUNTER, .collect = events_seen },
+};
+
+static int start_front(struct agent *a)
+{
+	int err;
+
+	err = snapshot_writer_new(&a->snapshot, SNAPSHOT_BYTES);
+	if (err)
+		return log_err(err, "cannot make the snapshot's shared memory");
+	if (make_parent(a->config.socket, 0755))
+		return -EIO;
+	err = front_start(&a->front, &a->config, snapshot_writer_fd(a->snapshot));
+	phase(a, "front", err ? strerror(-err) : "ok");
+	return err;
+}
+
+static int start_probes(struct agent *a)
+{
+	struct bpf_program *enter, *leave;
+	int err;
+
+	err = probe_set_open(&a->probes, &a->config, a->cgroup);
+	phase(a, "probes", err ? strerror(-err) : probe_set_resumed(a->probes) ? "resumed" : "ok");
+	if (err)
+		return err;
+	err = adopt_new(&a->adopt, a->probes, a->cgroup);
+	if (!err)
+		err = adopt_run(a->adopt);
+	if (err)
+		log_warn("sockets older than the agent stay unseen: %s", strerror(-err));
+	phase(a, "adopt", err ? strerror(-err) : "ok");
+	enter = probe_program(a->probes, "syscall_enter");
+	leave = probe_program(a->probes, "syscall_exit");
+	if (enter && leave) {
+		err = sampler_new(&a->sampler, a->loop, enter, leave, a->config.syscalls.window_ns,
+				  a->config.syscalls.period_ns);
+		if (err)
+			log_warn("system calls are not sampled: %s", strerror(-err));
+	}
+	return 0;
+}
+
+static int start_rooms(struct agent *a)
+{
+	struct collect_maps maps = {
+		.workloads = probe_map_fd(a->probes, "workloads"),
+		.peers = probe_map_fd(a->probes, "peers"),
+		.routes = probe_map_fd(a->probes, "routes"),
+		.series = probe_map_fd(a->probes, "series"),
+		.conns = probe_map_fd(a->probes, "conns"),
+		.listeners = probe_map_fd(a->probes, "listeners"),
+		.syscalls = probe_map_fd(a->probes, "syscalls"),
+		.syscall_errors = probe_map_fd(a->probes, "syscall_errors"),
+		.drops = probe_map_fd(a->probes, "drops"),
+		.events = probe_map_fd(a->probes, "events"),
+		.retire_prog = probe_program_fd(a->probes, "retire_series"),
+		.retire_request = probe_map_fd(a->probes, "retire_request"),
+	};
+	struct guard_maps guard_maps = {
+		.policy_fd = probe_map_fd(a->probes, "guard_policy"),
+		.runtime_fd = probe_map_fd(a->probes, "guard_runtime"),
+		.switch_fd = probe_map_fd(a->probes, "guard_switch"),
+	};
+	struct collect_sink sink = {
+		.workload = model_add_workload_id,
+		.peer = model_add_peer_id,
+		.route = model_add_route_id,
+		.requests = model_add_requests,
+		.conns = model_add_conns,
+		.listener = model_set_listener,
+	};
+	struct audit_options audit = {
+		.file = a->config.audit.file,
+		.state_dir = a->config.state_dir,
+		.max_bytes = a->config.audit.max_bytes,
+		.max_age_ns = a->config.audit.max_age_ns,
+		.keep = a->config.audit.keep,
+		.compress = a->config.audit.compress,
+	};
+	char path[CONFIG_PATH_LEN + 32];
+	int err;
+
+	err = make_dir(a->config.state_dir, 0750);
+	if (err)
+		return err;
+	err = make_parent(a->config.audit.file, 0750);
+	if (err)
+		return err;
+	err = audit_open(&a->audit, &audit);
+	if (err)
+		return log_err(err, "audit: cannot open %s", a->config.audit.file);
+	err = model_new(&a->model, &a->config);
+	if (err)
+		return log_err(err, "model");
+	sink.ctx = a->model;
+	snprintf(path, sizeof(path), "%s/retired", a->config.state_dir);
+	err = collect_new(&a->collect, &a->config, &maps, &sink, path, on_event, a);
+	if (err)
+		return log_err(err, "cannot read the maps (state in %s)", path);
+	err = health_new(&a->health, &a->config);
+	if (err)
+		return log_err(err, "health");
+	snprintf(path, sizeof(path), "%s/circuits", a->config.state_dir);
+	err = guard_new(&a->guard, &a->config, &guard_maps, path);
+	if (err)
+		return log_err(err, "guard (state in %s)", path);
+	bus_subscribe(audit_bus_event, a->audit);
+	bus_subscribe(log_bus, a);
+	for (unsigned int i = 0; i < sizeof(own_stats) / sizeof(own_stats[0]); i++) {
+		own_stats[i].ctx = a;
+		selfstat_register(&own_stats[i]);
+	}
+	phase(a, "rooms", "ok");
+	return 0;
+}
+
+static int start_loop(struct agent *a)
+{
+	int err = 0;
+
+	err = err ? err : loop_add_timer(a->loop, a->config.tick_ns, tick, a, NULL);
+	err = err ? err : loop_add_fd(a->loop, collect_events_fd(a->collect), EPOLLIN,
+				      on_events_ready, a, NULL);
+	err = err ? err : loop_add_fd(a->loop, front_command_fd(a->front), EPOLLIN, on_command, a, NULL);
+	err = err ? err : loop_add_fd(a->loop, front_notice_fd(a->front), EPOLLIN, on_front_notice, a,
+				      NULL);
+	err = err ? err : loop_add_signal(a->loop, SIGTERM, on_stop, a);
+	err = err ? err : loop_add_signal(a->loop, SIGINT, on_stop, a);
+	err = err ? err : loop_add_signal(a->loop, SIGHUP, on_hangup, a);
+	return err ? log_err(err, "event loop") : 0;
+}
+
+static void stop_rooms(struct agent *a)
+{
+	if (a->audit && a->collect && a->model) {
+		tick(a, 0); /* what has been counted is told before we go */
+		bus_publish(&(struct bus_event){ .kind = BUS_AGENT_STOP, .subject = "kilterd",
+						 .action = "agent-stop", .outcome = "success",
+						 .uid = UINT32_MAX });
+	}
+	sampler_free(&a->sampler);
+	if (a->front)
+		front_stop(&a->front, FRONT_GRACE_NS);
+	if (a->unpin && a->guard)
+		guard_release_all(a->guard);
+	guard_free(&a->guard);
+	health_free(&a->health);
+	collect_free(&a->collect);
+	model_free(&a->model);
+	bus_reset();
+	audit_close(&a->audit);
+	adopt_free(&a->adopt);
+	if (a->unpin && a->probes) {
+		int err = probe_set_unpin(a->probes);
+
+		if (err)
+			log_err(err, "cannot remove every pin below %s", a->config.bpffs);
+		else
+			log_info("pins below %s removed", a->config.bpffs);
+	}
+	probe_set_close(&a->probes);
+	snapshot_writer_free(&a->snapshot);
+	loop_free(&a->loop);
+}
+
+static int run(struct agent *a)
+{
+	int err;
+
+	a->phase_start_ns = clock_boot_ns();
+	a->start_real_ns = clock_real_ns();
+	gethostname(a->hostname, sizeof(a->hostname) - 1);
+	uname(&a->uts);
+	if (a->config.cgroup[0]) {
+		snprintf(a->cgroup, sizeof(a->cgroup), "%s", a->config.cgroup);
+	} else {
+		err = probe_cgroup2_root(a->cgroup, sizeof(a->cgroup));
+		if (err) {
+			log_error("no cgroup v2 is mounted: kilter attaches there (mount -t cgroup2 "
+				  "none DIR, and --cgroup DIR)");
+			return EXIT_KERNEL;
+		}
+	}
+	if (loop_new(&a->loop) || start_front(a))
+		return EXIT_RUNTIME;
+	err = start_probes(a);
+	if (err)
+		return err == -ENOSYS ? EXIT_KERNEL : EXIT_RUNTIME;
+	if (start_rooms(a) || start_loop(a))
+		return EXIT_RUNTIME;
+	err = drop_rights();
+	if (err) {
+		log_err(err, "cannot drop capabilities");
+		return EXIT_RUNTIME;
+	}
+	phase(a, "rights", "CAP_BPF CAP_PERFMON CAP_NET_ADMIN");
+	bus_publish(&(struct bus_event){ .kind = BUS_AGENT_START, .subject = "kilterd",
+					 .action = "agent-start", .outcome = "success",
+					 .uid = UINT32_MAX });
+	tick(a, 0);
+	log_info("kilterd %s observes %s, http://%s/metrics, %s", KILTER_VERSION, a->cgroup,
+		 a->config.listen, a->config.socket);
+	err = loop_run(a->loop);
+	return err < 0 ? EXIT_RUNTIME : err;
+}
+
+int main(int argc, char **argv)
+{
+	static struct agent a; /* large: a configuration holds 256 policies */
+	struct flags flags = { 0 };
+	int status = parse_flags(argc, argv, &flags);
+
+	if (status >= 0)
+		return status;
+	the_flags = &flags;
+	if (read_config(&a.config, &flags, print_fault))
+		return EXIT_USAGE;
+	if (flags.check) {
+		printf("%s: good\n", a.config.file[0] ? a.config.file : "built-in defaults");
+		return 0;
+	}
+	a.unpin = flags.unpin;
+	apply_log(&a.config);
+	umask(0027);
+	signal(SIGPIPE, SIG_IGN);
+	status = run(&a);
+	stop_rooms(&a);
+	return status;
+}
