@@ -113,8 +113,7 @@ void cgroup_parse(const char *path, struct cgroup_identity *ret)
 		}
 		if (pod_component(path, n, ret))
 			in_pod = true;
-		if (container_component(path, n, ret) ||
-		    lxc_component(path, n, parent_lxc, ret)) {
+		if (container_component(path, n, ret) || lxc_component(path, n, parent_lxc, ret)) {
 			ret->kind = CGROUP_CONTAINER;
 		} else if (ret->kind != CGROUP_CONTAINER && strip(path, &len, ".service")) {
 			ret->kind = CGROUP_UNIT;
@@ -141,7 +140,8 @@ static int unescape(const char *s, size_t n, char *ret, size_t size)
 		char c = s[i];
 
 		if (c == '\\' && i + 3 < n && s[i + 1] >= '0' && s[i + 1] <= '3') {
-			c = (char)((s[i + 1] - '0') << 6 | (s[i + 2] - '0') << 3 | (s[i + 3] - '0'));
+			c = (char)((s[i + 1] - '0') << 6 | (s[i + 2] - '0') << 3 |
+				   (s[i + 3] - '0'));
 			i += 3;
 		}
 		if (out + 1 >= size)
@@ -169,8 +169,8 @@ int cgroup_find_mount(const char *mountinfo, char *ret, size_t size)
 
 			/* A bind mount of a subtree only when there is nothing better. */
 			if (whole || err)
-				err = unescape(line + point, (size_t)(point_end - point), ret,
-					       size);
+				err =
+				    unescape(line + point, (size_t)(point_end - point), ret, size);
 			if (whole && !err)
 				return 0;
 		}

@@ -7,8 +7,8 @@
 #include <stdint.h>
 
 enum cgroup_kind {
-	CGROUP_OTHER,	  /* named after the executable */
-	CGROUP_UNIT,	  /* a systemd service */
+	CGROUP_OTHER, /* named after the executable */
+	CGROUP_UNIT,  /* a systemd service */
 	CGROUP_CONTAINER,
 };
 

@@ -53,8 +53,7 @@ static int read_mountinfo(char **ret)
 		return -errno;
 	if (!buf)
 		return -ENOMEM;
-	while (len < MOUNTINFO_MAX - 1 &&
-	       (n = read(fd, buf + len, MOUNTINFO_MAX - 1 - len)) > 0)
+	while (len < MOUNTINFO_MAX - 1 && (n = read(fd, buf + len, MOUNTINFO_MAX - 1 - len)) > 0)
 		len += (size_t)n;
 	buf[len] = '\0';
 	*ret = take_ptr(buf);
@@ -144,7 +143,8 @@ static int walk(struct cgroup_resolver *r, int parent, uint64_t id, char *path, 
 		memcpy(path + len + 1, e->d_name, n + 1);
 		if (e->d_ino == id)
 			return 0;
-		if (depth < WALK_DEPTH_MAX && !walk(r, dirfd(dir), id, path, len + 1 + n, depth + 1))
+		if (depth < WALK_DEPTH_MAX &&
+		    !walk(r, dirfd(dir), id, path, len + 1 + n, depth + 1))
 			return 0;
 	}
 	path[len] = '\0';
