@@ -31,13 +31,14 @@ void json_object_end(struct json *j);
 void json_array_begin(struct json *j);
 void json_array_end(struct json *j);
 void json_key(struct json *j, const char *key);
-void json_string(struct json *j, const char *s); /* NULL: null */
+/* The labels: libjansson has symbols of these names, and calls its own through its PLT. */
+void json_string(struct json *j, const char *s) __asm__("kilter_json_string"); /* NULL: null */
 void json_string_n(struct json *j, const char *s, size_t n);
 void json_u64(struct json *j, uint64_t v);
 void json_i64(struct json *j, int64_t v);
 void json_double(struct json *j, double v); /* shortest that reads back; NaN, Inf: null */
 void json_bool(struct json *j, bool v);
-void json_null(struct json *j);
+void json_null(struct json *j) __asm__("kilter_json_null");
 void json_raw(struct json *j, const char *s, size_t n); /* a whole value, as it is */
 /* key and value in one */
 void json_kv_string(struct json *j, const char *key, const char *s);
