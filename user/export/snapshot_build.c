@@ -42,7 +42,8 @@ struct series_row {
 	struct kilter_series_key key;
 	struct kilter_peer peer;
 	const char *route;
-	struct collect_series total;
+	uint64_t sum_ns, bytes_in, bytes_out;
+	uint64_t classic[KILTER_CLASSIC_BUCKETS]; /* not exp[]: the snapshot has none */
 };
 
 struct conn_row {
@@ -445,7 +446,10 @@ static void see_series(void *ctx, const struct collect_series *s)
 	if (!r)
 		return;
 	r->key = s->key;
-	r->total = *s;
+	r->sum_ns = s->sum_ns;
+	r->bytes_in = s->bytes_in;
+	r->bytes_out = s->bytes_out;
+	memcpy(r->classic, s->classic, sizeof(r->classic));
 	r->peer = peer_of(b, s->key.peer);
 	r->route = b->s->model ? model_route_text(b->s->model, s->key.route) : "";
 	if (b->s->model)
@@ -501,11 +505,11 @@ static void add_series(struct build *b)
 			r->error = s->key.error;
 		}
 		prev = s;
-		r->sum_ns += s->total.sum_ns;
-		r->bytes_in += s->total.bytes_in;
-		r->bytes_out += s->total.bytes_out;
+		r->sum_ns += s->sum_ns;
+		r->bytes_in += s->bytes_in;
+		r->bytes_out += s->bytes_out;
 		for (int k = 0; k < KILTER_CLASSIC_BUCKETS; k++)
-			r->classic[k] += s->total.classic[k];
+			r->classic[k] += s->classic[k];
 	}
 }
 
