@@ -16,16 +16,16 @@
 
 struct scratch {
 	__u32 busy;
-	__u32 pad;
 	struct kilter_route_hash route;
 	/* The cursor of the parser at work. Here and not on its stack: what is read from a map is
 	 * any number to the verifier, so that it need not follow every position there can be. */
-	__u32 off;  /* in the packet: next payload byte not yet in buf */
-	__u32 end;  /* in the packet: end of payload */
-	__u32 line; /* in buf: start of the line under way */
-	__u32 pos;  /* in buf: next byte to look at */
-	__u32 len;  /* in buf: bytes that are valid */
-	__u32 pad2;
+	__u32 off;		      /* in the packet: next payload byte not yet in buf */
+	__u32 end;		      /* in the packet: end of payload */
+	__u32 line;		      /* in buf: start of the line under way */
+	__u32 pos;		      /* in buf: next byte to look at */
+	__u32 len;		      /* in buf: bytes that are valid */
+	__u32 path_len;		      /* of the path that path_tag() hashed */
+	__u32 nl;		      /* in buf: end of the header line that scan_headers() found */
 	char buf[SCRATCH_BYTES + 16]; /* 16: an 8-byte read at any masked offset stays inside */
 };
 
@@ -56,6 +56,21 @@ static __always_inline struct scratch *scratch_take(void)
 static __always_inline void scratch_release(struct scratch *s)
 {
 	*(volatile __u32 *)&s->busy = 0;
+}
+
+/* One 8-byte load at any offset; left to itself clang makes eight of it, for alignment. */
+static __always_inline __u64 word_at(const struct scratch *sc, __u32 at)
+{
+	const char *p = &sc->buf[at & (SCRATCH_BYTES - 1)];
+	__u64 w;
+
+	asm volatile("%0 = *(u64 *)(%1 + 0)" : "=r"(w) : "r"(p));
+	return w;
+}
+
+static __always_inline __u8 byte_at(const struct scratch *sc, __u32 at)
+{
+	return *(const volatile __u8 *)&sc->buf[at & (SCRATCH_BYTES - 1)];
 }
 
 #endif
