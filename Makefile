@@ -23,7 +23,7 @@ FUZZ_SECONDS ?= 60
 # The same tree gives the same bytes: no dates, no build paths, sorted inputs.
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 
-PKGS   := libbpf libmicrohttpd jansson yaml-0.1 libseccomp zlib
+PKGS   := libbpf libmicrohttpd jansson yaml-0.1 libseccomp libcap zlib
 CFLAGS ?= $(if $(SAN),-O1 -g -fno-omit-frame-pointer,-O2 -g -D_FORTIFY_SOURCE=3)
 WARN   := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wold-style-definition \
           -Wpointer-arith -Wwrite-strings -Wformat=2 -Wundef -Wvla -Wimplicit-fallthrough=5 -fno-common

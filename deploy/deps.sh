@@ -5,8 +5,8 @@
 set -eu
 
 build='gcc make libc6-dev clang llvm bpftool libbpf-dev libelf-dev libmicrohttpd-dev libjansson-dev
-	libyaml-dev libseccomp-dev zlib1g-dev pkg-config git'
-test='libcmocka-dev python3 nginx-light wrk redis-server prometheus curl mandoc tmux iproute2 procps'
+	libyaml-dev libseccomp-dev libcap-dev zlib1g-dev pkg-config git'
+test='libcmocka-dev python3 nginx-light wrk redis-server prometheus curl nghttp2-client mandoc tmux iproute2 procps'
 lint='clang-format clang-tidy cppcheck shellcheck codespell yamllint prometheus mandoc systemd'
 bench='bpftrace libbpf-tools'
 

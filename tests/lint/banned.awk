@@ -18,7 +18,6 @@ BEGIN {
 	use["mktemp"] = "mkstemp"
 	use["localtime"] = "localtime_r"
 	use["gmtime"] = "gmtime_r"
-	use["strerror"] = "%m, or strerror_r"
 	for (name in use) names = names (names ? "|" : "") name
 	call = "(^|[^A-Za-z0-9_.>])(" names ")[ \t]*\\("
 }
