@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -9,6 +8,8 @@
 
 #include "collect/family.h"
 #include "collect/ring.h"
+
+#include <cmocka.h>
 
 static struct kilter_series last_delta;
 static unsigned int deltas;
