@@ -91,6 +91,30 @@ struct sock_carry {
 	char response[SOCK_CARRY_LEN];
 };
 
+/*
+ * The first segment of a connection may come before its socket: with TCP_DEFER_ACCEPT (Apache
+ * httpd sets it, nginx on demand), or when the handshake's last ACK was lost, the packet that
+ * completes the handshake carries payload and is seen with the listener's socket. In the same
+ * softirq, on the same CPU, the child is made and sockops hears of it: ingress leaves the
+ * segment in a per-CPU slot, and the child's first callback parses it there.
+ */
+#define SOCK_EARLY_BYTES 1024
+
+struct sock_early {
+	__u64 time_ns;
+	__u32 seq, len; /* of the payload; len bytes are below, the rest is not kept */
+	__u32 remote_port, local_port;
+	char data[SOCK_EARLY_BYTES];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct sock_early);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} early_segment SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_CLONE);

@@ -23,6 +23,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 struct segment {
 	__u32 seq;
 	__u32 off, end; /* payload, from the start of the network header */
+	__u16 sport, dport;
 	__u8 flags;
 };
 
@@ -55,10 +56,36 @@ static __always_inline bool segment_parse(struct __sk_buff *skb, struct segment 
 	if ((void *)(th + 1) > end)
 		return false;
 	ret->seq = bpf_ntohl(th->seq);
+	ret->sport = bpf_ntohs(th->source);
+	ret->dport = bpf_ntohs(th->dest);
 	ret->flags = ((__u8 *)th)[13];
 	ret->off = l3 + (((__u8 *)th)[12] >> 4) * 4;
 	ret->end = skb->len;
 	return ret->off <= ret->end;
+}
+
+/* Payload that meets the listener: its child is made in a moment, see struct sock_early. */
+static __always_inline void listener_early(struct __sk_buff *skb, const struct segment *seg)
+{
+	__u32 zero = 0, n = seg->end - seg->off;
+	struct sock_early *e = bpf_map_lookup_elem(&early_segment, &zero);
+
+	if (!e)
+		return;
+	e->len = 0;
+	if (n > SOCK_EARLY_BYTES)
+		n = SOCK_EARLY_BYTES;
+	if (n < 1 || n > SOCK_EARLY_BYTES)
+		return;
+	if (bpf_skb_load_bytes(skb, seg->off, e->data, n)) {
+		count_drop(KILTER_DROP_HTTP1_LOAD);
+		return;
+	}
+	e->time_ns = bpf_ktime_get_boot_ns();
+	e->seq = seg->seq;
+	e->remote_port = seg->sport; /* the listener's own socket has no peer to ask */
+	e->local_port = seg->dport;
+	e->len = n;
 }
 
 /* A SYN or the last ACK of a handshake meets the listener: how full is its accept queue? */
@@ -102,8 +129,11 @@ static __always_inline void segment_seen(struct __sk_buff *skb, bool ingress)
 	if (!sk)
 		return;
 	if (sk->state == BPF_TCP_LISTEN) {
-		if (ingress)
+		if (ingress) {
 			listener_poll(sk, &seg);
+			if (seg.off < seg.end)
+				listener_early(skb, &seg);
+		}
 		return;
 	}
 	if (seg.off == seg.end && !(seg.flags & (TH_FIN | TH_RST)))

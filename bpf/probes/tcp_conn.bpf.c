@@ -10,7 +10,10 @@
 #include <bpf/bpf_tracing.h>
 
 #include "lib/emit.h"
-#include "lib/http1_queue.h"
+
+/* Here the parser reads from memory: there is no packet at hand. */
+#define HTTP1_FROM_MEMORY
+#include "protocols/http1.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -43,6 +46,25 @@ static __always_inline void sample(struct kilter_sock *s, struct kilter_conn *c,
 {
 	sock_sample(s, c, bpf_ktime_get_boot_ns(), ctx->srtt_us, ctx->bytes_received,
 		    ctx->bytes_acked);
+}
+
+/* Did the packet that completed this handshake carry payload? See struct sock_early. noinline:
+ * the parser is large, and few connections start like this. */
+static __noinline int take_early(struct bpf_sock_ops *ctx, struct bpf_sock *sk,
+				 struct kilter_sock *s)
+{
+	__u32 zero = 0, len;
+	struct sock_early *e = bpf_map_lookup_elem(&early_segment, &zero);
+
+	if (!e || !e->len || e->remote_port != bpf_ntohl(ctx->remote_port) ||
+	    e->local_port != ctx->local_port || e->seq != ctx->rcv_nxt)
+		return 0;
+	len = e->len;
+	e->len = 0;
+	s->flags |= SOCK_HAD_DATA;
+	s->packets++;
+	http1_segment(e, sk, s, true, 0, len, e->seq);
+	return 0;
 }
 
 static __always_inline void on_established(struct bpf_sock_ops *ctx, struct bpf_sock *sk, __u8 role)
@@ -83,6 +105,8 @@ static __always_inline void on_established(struct bpf_sock_ops *ctx, struct bpf_
 	s->request.has_seq = 1;
 	s->response.has_seq = 1;
 	sock_opened(s, false);
+	if (role == KILTER_ROLE_SERVER)
+		take_early(ctx, sk, s);
 	bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG |
 					   BPF_SOCK_OPS_RETRANS_CB_FLAG);
 	if (role == KILTER_ROLE_CLIENT) {

@@ -34,8 +34,15 @@
 #define HTTP1_GAPS	   8	      /* segments out of turn before the missing one is given up */
 #define HTTP1_GUESSES	   32 /* segments without a start line before the protocol is unknown */
 
+/* Where payload comes from: a packet, or (in sockops) a first segment that was kept. */
+#ifdef HTTP1_FROM_MEMORY
+typedef struct sock_early http1_source;
+#else
+typedef struct __sk_buff http1_source;
+#endif
+
 struct http1_run {
-	struct __sk_buff *skb;
+	http1_source *source;
 	void *sk;
 	struct kilter_sock *s;
 	struct stream *st;
@@ -396,6 +403,31 @@ static __always_inline void on_line(struct http1_run *r, __u32 nl)
 		run_reject(r);
 }
 
+#ifdef HTTP1_FROM_MEMORY
+/* A global function: its loops are verified once. */
+__noinline int early_read(struct sock_early *e, struct scratch *sc, __u32 off, __u32 at)
+{
+	if (!e || !sc)
+		return -1;
+	for (__u32 i = 0; i < HTTP1_WINDOW; i++)
+		sc->buf[(at + i) & (SCRATCH_BYTES - 1)] =
+		    e->data[(off + i) & (SOCK_EARLY_BYTES - 1)];
+	return 0;
+}
+
+static __always_inline long source_read(struct sock_early *e, __u32 off, struct scratch *sc,
+					__u32 at, __u32 n)
+{
+	return early_read(e, sc, off, at);
+}
+#else
+static __always_inline long source_read(struct __sk_buff *skb, __u32 off, struct scratch *sc,
+					__u32 at, __u32 n)
+{
+	return bpf_skb_load_bytes(skb, off, &sc->buf[at], n);
+}
+#endif
+
 /* Brings more payload into the buffer, behind what is kept of the line under way. */
 static __always_inline bool run_load(struct http1_run *r)
 {
@@ -418,7 +450,7 @@ static __always_inline bool run_load(struct http1_run *r)
 		n = HTTP1_WINDOW;
 	if (n < 1 || n > HTTP1_WINDOW)
 		return false;
-	if (bpf_skb_load_bytes(r->skb, r->sc->off, &r->sc->buf[at], n)) {
+	if (source_read(r->source, r->sc->off, r->sc, at, n)) {
 		count_drop(KILTER_DROP_HTTP1_LOAD);
 		return false;
 	}
@@ -640,11 +672,11 @@ static __always_inline void carry_load(struct http1_run *r)
  * A segment of payload [off, end) of the packet, with TCP sequence number seq. Returns when
  * all of it has been looked at; the parser's state is in s.
  */
-static __always_inline void http1_segment(struct __sk_buff *skb, void *sk, struct kilter_sock *s,
+static __always_inline void http1_segment(http1_source *source, void *sk, struct kilter_sock *s,
 					  bool request, __u32 off, __u32 end, __u32 seq)
 {
 	struct http1_run r = {
-	    .skb = skb,
+	    .source = source,
 	    .sk = sk,
 	    .s = s,
 	    .st = request ? &s->request : &s->response,
