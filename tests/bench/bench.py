@@ -99,8 +99,12 @@ class Bench:
         return self.daemon.stop
 
     def with_process(self, argv, ready):
+        # These tools read tracefs, which not every host has mounted: they get it in a mount namespace.
+        tracefs = "mountpoint -q /sys/kernel/tracing || mount -t tracefs tracefs /sys/kernel/tracing; exec \"$@\""
+
         def start():
-            process = self.sandbox.spawn(argv, inside=False, stdout=subprocess.DEVNULL)
+            process = self.sandbox.spawn(["unshare", "-m", "sh", "-c", tracefs, "sh", *argv], inside=False,
+                                         stdout=subprocess.DEVNULL)
             time.sleep(ready)
             if process.poll() is not None:
                 raise RuntimeError(f"{argv[0]} ended with {process.returncode}")
@@ -117,10 +121,10 @@ class Bench:
             "kilter": self.with_kilter,
             "bpftrace: latency histogram of system calls by comm": self.with_process(["bpftrace", "-e", BPFTRACE], 5),
         }
-        for tool in ("/usr/sbin/syscount", "/usr/sbin/syscount-libbpf", "/usr/bin/syscount"):
-            if os.path.exists(tool):
-                contenders["libbpf-tools: syscount -L"] = self.with_process([tool, "-L", "-i", "1"], 3)
-                break
+        # Debian's libbpf-tools are in sbin; bpfcc-tools and perf-tools use the same names elsewhere.
+        for name, argv in (("libbpf-tools: syscount -L", ["/usr/sbin/syscount", "-L", "-i", "1"]),
+                           ("libbpf-tools: tcplife", ["/usr/sbin/tcplife"])):
+            contenders[name] = self.with_process(argv, 3)
         rates = {name: [] for name in contenders}
         tails = {name: [] for name in contenders}
         failed = {}

@@ -58,7 +58,7 @@ $(L)/shell: $(SCRIPTS)
 
 $(L)/python: $(PYTHON)
 	$(lint_say)
-	$(Q)$(if $(PYTHON),for f in $(PYTHON); do python3 -c "import ast,sys; ast.parse(open('$$f').read(), '$$f')" || exit 1; done)
+	$(Q)$(if $(PYTHON),for f in $(PYTHON); do python3 -c "import ast; ast.parse(open('$$f').read())" || exit 1; done)
 	$(lint_done)
 
 $(L)/spelling: $(PROSE) tests/lint/words
