@@ -635,7 +635,7 @@ static int start_probes(struct agent *a)
 	phase(a, "probes", err ? strerror(-err) : probe_set_resumed(a->probes) ? "resumed" : "ok");
 	if (err)
 		return err;
-	err = adopt_new(&a->adopt, a->probes, a->cgroup);
+	err = adopt_new(&a->adopt, a->probes);
 	if (!err)
 		err = adopt_run(a->adopt);
 	if (err)

@@ -2,11 +2,10 @@
 /* Where the cgroup v2 tree and bpffs are, and putting the latter there. */
 #include "probe/mount.h"
 
+#include <linux/magic.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
-
-#include <linux/magic.h>
 
 #include <errno.h>
 #include <stdio.h>

@@ -29,7 +29,7 @@ struct probe_program {
 	const char *name;
 	enum probe_attach attach;
 	const char *unless; /* not loaded when the program of this name is (a lower tier) */
-	bool overlap; /* old and new may both run for a moment: its work is idempotent */
+	bool overlap;	    /* old and new may both run for a moment: its work is idempotent */
 };
 
 struct probe_status {
@@ -48,8 +48,8 @@ struct probe_set;
  * something essential (logged: what, since which version).
  */
 int probe_set_open(struct probe_set **ret, const struct config *c, const char *cgroup_dir);
-void probe_set_close(struct probe_set **set); /* pins stay */
-int probe_set_unpin(struct probe_set *set);   /* removes links, then maps */
+void probe_set_close(struct probe_set **set);	     /* pins stay */
+int probe_set_unpin(struct probe_set *set);	     /* removes links, then maps */
 bool probe_set_resumed(const struct probe_set *set); /* pins of an earlier daemon were there */
 
 int probe_map_fd(const struct probe_set *set, const char *map); /* -1: no such map */

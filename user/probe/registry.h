@@ -8,6 +8,7 @@
 struct probe_options {
 	const char *pin_dir;
 	uint32_t shard_mask;
+	uint64_t cgroup_id; /* of --cgroup */
 	const struct config *config;
 };
 

@@ -8,14 +8,15 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 
-#include <bpf/bpf.h>
-#include <bpf/libbpf.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
 
 #include <kilter/limits.h>
 
@@ -92,9 +93,9 @@ static void size_maps(struct bpf_object *obj, const struct config *c, const char
 		const char *map;
 		uint32_t max;
 	} sizes[] = {
-		{ "series", c->limits.series },	      { "conns", c->limits.conns },
-		{ "workloads", c->limits.workloads }, { "peers", c->limits.peers },
-		{ "routes", c->limits.routes },	      { "route_counts", c->limits.workloads },
+	    {"series", c->limits.series},	{"conns", c->limits.conns},
+	    {"workloads", c->limits.workloads}, {"peers", c->limits.peers},
+	    {"routes", c->limits.routes},	{"route_counts", c->limits.workloads},
 	};
 
 	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
@@ -108,7 +109,8 @@ static void size_maps(struct bpf_object *obj, const struct config *c, const char
 			continue;
 		snprintf(path, sizeof(path), "%s/%s", dir, sizes[i].map);
 		fd = bpf_obj_get(path);
-		if (fd >= 0 && !bpf_obj_get_info_by_fd(fd, &info, &len) && info.max_entries != max) {
+		if (fd >= 0 && !bpf_obj_get_info_by_fd(fd, &info, &len) &&
+		    info.max_entries != max) {
 			log_warn("limits.%s: the pinned map was made for %u entries and keeps that "
 				 "size; stop with --unpin to apply %u",
 				 sizes[i].map, info.max_entries, max);
@@ -148,9 +150,9 @@ static int attach_one(struct probe_set *set, struct attached *a)
 		bpf_link__destroy(old);
 		old = NULL;
 	}
-	a->link = a->desc->attach == PROBE_ATTACH_CGROUP ?
-			  bpf_program__attach_cgroup(a->prog, set->cgroup_fd) :
-			  bpf_program__attach(a->prog);
+	a->link = a->desc->attach == PROBE_ATTACH_CGROUP
+		      ? bpf_program__attach_cgroup(a->prog, set->cgroup_fd)
+		      : bpf_program__attach(a->prog);
 	err = (int)libbpf_get_error(a->link);
 	if (err) {
 		a->link = NULL;
@@ -194,8 +196,8 @@ static int load_row(struct probe_set *set, struct loaded *p, const struct probe_
 				has_fallback = true;
 		prog = find_program(p, d->name);
 		if (prog)
-			bpf_program__set_autoload(prog, d->unless ? fallback :
-								    !(fallback && has_fallback));
+			bpf_program__set_autoload(prog, d->unless ? fallback
+								  : !(fallback && has_fallback));
 	}
 	libbpf_last[0] = '\0';
 	err = bpf_object__load(p->obj);
@@ -205,6 +207,17 @@ static int load_row(struct probe_set *set, struct loaded *p, const struct probe_
 		p->skel = NULL;
 	}
 	return err;
+}
+
+/* Programs on tracepoints learn from this map which tasks are ours (bpf/lib/observed.h). */
+static int observe_cgroup(const struct probe_set *set, const struct loaded *p)
+{
+	const struct bpf_map *map = bpf_object__find_map_by_name(p->obj, "observed_cgroup");
+	uint32_t zero = 0;
+
+	if (map && bpf_map_update_elem(bpf_map__fd(map), &zero, &set->cgroup_fd, BPF_ANY))
+		return -errno;
+	return 0;
 }
 
 static bool row_has_fallback(const struct probe_row *row)
@@ -229,6 +242,11 @@ static int open_row(struct probe_set *set, struct loaded *p, const struct probe_
 	}
 	if (err) {
 		snprintf(p->reason, sizeof(p->reason), "%s (%.150s)", strerror(-err), libbpf_last);
+		return err;
+	}
+	err = observe_cgroup(set, p);
+	if (err) {
+		snprintf(p->reason, sizeof(p->reason), "observed_cgroup: %s", strerror(-err));
 		return err;
 	}
 	for (unsigned int i = 0; i < PROBE_PROGRAMS_MAX && p->row->programs[i].name; i++) {
@@ -265,7 +283,7 @@ static int take_lock(struct probe_set *set)
 
 int probe_set_open(struct probe_set **ret, const struct config *c, const char *cgroup_dir)
 {
-	struct probe_options o = { .config = c };
+	struct probe_options o = {.config = c};
 	struct probe_set *set;
 	struct stat st;
 	int err;
@@ -316,6 +334,7 @@ int probe_set_open(struct probe_set **ret, const struct config *c, const char *c
 	}
 	o.pin_dir = set->dir;
 	o.shard_mask = shard_mask();
+	o.cgroup_id = set->cgroup_id;
 	for (unsigned int i = 0; i < probe_rows_count; i++) {
 		struct loaded *p = &set->probes[i];
 
@@ -325,6 +344,17 @@ int probe_set_open(struct probe_set **ret, const struct config *c, const char *c
 			continue;
 		}
 		err = open_row(set, p, &o);
+		if (err == -EINVAL && set->resumed && !i && strstr(p->reason, "pinned map")) {
+			/* Another build's maps: nothing of theirs can be read. The first row shares
+			 * maps with all others, so it is where this shows. */
+			log_warn("the pins below %s are of another layout: counters start anew",
+				 set->dir);
+			probe_set_unpin(set);
+			set->resumed = false;
+			err = probe_mkdir_p(set->links, 0700);
+			if (!err)
+				err = open_row(set, p, &o);
+		}
 		if (!err)
 			continue;
 		if (err == -EPERM) {
@@ -499,9 +529,11 @@ int probe_set_verify(struct probe_set *set)
 			repaired++;
 			log_warn("probe %s: %s had been detached, attached again", p->row->name,
 				 a->desc->name);
-			bus_publish(&(struct bus_event){ .kind = BUS_PROBE, .subject = p->row->name,
-							 .action = "reattached",
-							 .outcome = "success", .uid = UINT32_MAX });
+			bus_publish(&(struct bus_event){.kind = BUS_PROBE,
+							.subject = p->row->name,
+							.action = "reattached",
+							.outcome = "success",
+							.uid = UINT32_MAX});
 		}
 	}
 	return repaired;

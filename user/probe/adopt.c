@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "probe/adopt.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+
+#include "core/cleanup.h"
+
+enum {
+	OWNERS,
+	LISTENERS,
+	ESTABLISHED,
+	POLL,
+	ITERATORS
+};
+
+struct adopt {
+	struct bpf_link *links[ITERATORS];
+};
+
+int adopt_new(struct adopt **ret, const struct probe_set *set)
+{
+	static const char *const programs[ITERATORS] = {"adopt_owner", "adopt_listeners",
+							"adopt_tcp", "poll_listeners"};
+	struct adopt *a = calloc(1, sizeof(*a));
+
+	if (!a)
+		return -ENOMEM;
+	for (int i = 0; i < ITERATORS; i++) {
+		struct bpf_program *prog = probe_program(set, programs[i]);
+		long err = -ENOTSUP;
+
+		if (prog) {
+			a->links[i] = bpf_program__attach_iter(prog, NULL);
+			err = libbpf_get_error(a->links[i]);
+		}
+		if (err) {
+			a->links[i] = NULL;
+			adopt_free(&a);
+			return (int)err;
+		}
+	}
+	*ret = a;
+	return 0;
+}
+
+void adopt_free(struct adopt **pa)
+{
+	if (!*pa)
+		return;
+	for (int i = 0; i < ITERATORS; i++)
+		bpf_link__destroy((*pa)->links[i]);
+	free(*pa);
+	*pa = NULL;
+}
+
+/* Reading an iterator to its end runs its program over every object. Ours print nothing. */
+static int run(const struct adopt *a, int which)
+{
+	_cleanup_close_ int fd = bpf_iter_create(bpf_link__fd(a->links[which]));
+	char buf[64];
+	ssize_t n;
+
+	if (fd < 0)
+		return -errno;
+	do
+		n = read(fd, buf, sizeof(buf));
+	while (n > 0 || (n < 0 && errno == EAGAIN));
+	return n < 0 ? -errno : 0;
+}
+
+int adopt_run(const struct adopt *a)
+{
+	int err = run(a, OWNERS);
+
+	err = err ? err : run(a, LISTENERS);
+	return err ? err : run(a, ESTABLISHED);
+}
+
+int adopt_poll_listeners(const struct adopt *a)
+{
+	return run(a, POLL);
+}
