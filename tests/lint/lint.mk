@@ -94,12 +94,15 @@ $(L)/padding: $(filter include/%.h,$(OURS))
 	$(Q)for h in $^; do $(CC) $(CPPFLAGS) -std=gnu17 -Wpadded -Werror -fsyntax-only -include $$h -x c /dev/null || exit 1; done
 	$(lint_done)
 
+# Leaks are left to ASan and the analyzer: cppcheck does not know the cleanup attribute. readdir_r, which
+# it asks for, is deprecated by POSIX; a DIR of one's own is safe.
+CPPCHECK_OFF := resourceLeak memleak readdirCalled missingIncludeSystem *:$(B)/skel/*
 $(L)/cppcheck: $(OUR_USER_C) $(OUR_HDR) | $(SKEL)
 	$(lint_say)
-	$(Q)$(if $(OUR_USER_C),mkdir -p $(L)/cppcheck.cache && cppcheck -q -j 2 --std=c11 --enable=warning,portability,performance \
+	$(Q)mkdir -p $(L)/cppcheck.cache && cppcheck -q -j 2 --std=c11 --enable=warning,portability,performance \
 		--inline-suppr --error-exitcode=1 --cppcheck-build-dir=$(L)/cppcheck.cache --library=posix \
-		--suppress=missingIncludeSystem --suppress='*:$(B)/skel/*' \
-		-D_GNU_SOURCE -D__x86_64__ -DKILTER_VERSION='""' -DKILTER_REVISION='""' -Iinclude -Iuser -I$(B)/skel $(OUR_USER_C))
+		$(CPPCHECK_OFF:%=--suppress='%') -D'LIBBPF_OPTS(t,n,...)=struct t n' \
+		-D_GNU_SOURCE -D__x86_64__ -DKILTER_VERSION='""' -DKILTER_REVISION='""' -Iinclude -Iuser -I$(B)/skel $(OUR_USER_C)
 	$(lint_done)
 
 $(L)/%.c.warn: %.c $(OUR_HDR) | $(SKEL)
