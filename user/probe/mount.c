@@ -86,14 +86,13 @@ int probe_mkdir_p(const char *path, mode_t mode)
 int probe_bpffs_prepare(const char *dir)
 {
 	static const char system_bpffs[] = "/sys/fs/bpf";
+	char parent[CONFIG_PATH_LEN], *slash;
 	const char *at = dir;
 	int err;
 
 	if (!strncmp(dir, system_bpffs, sizeof(system_bpffs) - 1)) {
 		at = system_bpffs;
 	} else {
-		char parent[CONFIG_PATH_LEN], *slash;
-
 		snprintf(parent, sizeof(parent), "%s", dir);
 		while (access(parent, F_OK) && (slash = strrchr(parent, '/')) && slash != parent)
 			*slash = '\0';
