@@ -11,6 +11,7 @@
 #include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/utsname.h>
 
@@ -83,16 +84,17 @@ struct agent {
 
 static void usage(FILE *f)
 {
-	fprintf(f,
-		"usage: kilterd [--config FILE] [--check-config] [--listen ADDR:PORT] [--socket PATH]\n"
-		"               [--cgroup DIR] [--bpffs DIR] [--state-dir DIR] [--audit-file FILE]\n"
-		"               [--log-level debug|info|warn|error] [--log-format json|console]\n"
-		"               [--unpin] [--config-docs] [--version] [--help]\n"
-		"\n"
-		"Sees, from the kernel, how every service of this node is doing, and stops failures from\n"
-		"spreading. Runs in the foreground. SIGTERM and SIGINT stop it, SIGHUP reloads the\n"
-		"configuration and reopens the audit file. What it counted stays in the kernel, pinned\n"
-		"below --bpffs, for the next start; --unpin removes it at the end.\n");
+	fprintf(
+	    f,
+	    "usage: kilterd [--config FILE] [--check-config] [--listen ADDR:PORT] [--socket PATH]\n"
+	    "               [--cgroup DIR] [--bpffs DIR] [--state-dir DIR] [--audit-file FILE]\n"
+	    "               [--log-level debug|info|warn|error] [--log-format json|console]\n"
+	    "               [--unpin] [--config-docs] [--version] [--help]\n"
+	    "\n"
+	    "Sees, from the kernel, how every service of this node is doing, and stops failures from\n"
+	    "spreading. Runs in the foreground. SIGTERM and SIGINT stop it, SIGHUP reloads the\n"
+	    "configuration and reopens the audit file. What it counted stays in the kernel, pinned\n"
+	    "below --bpffs, for the next start; --unpin removes it at the end.\n");
 }
 
 static void print_fault(void *ctx, const char *text)
@@ -115,8 +117,7 @@ static void phase(struct agent *a, const char *name, const char *result)
 
 	if (a->phases_count < PHASES_MAX)
 		a->phases[a->phases_count++] = (struct snapshot_phase_row){
-			.name = name, .result = result, .took_ns = now - a->phase_start_ns
-		};
+		    .name = name, .result = result, .took_ns = now - a->phase_start_ns};
 	a->phase_start_ns = now;
 }
 
@@ -129,29 +130,36 @@ struct flags {
 static const struct {
 	const char *flag, *field;
 } flag_fields[] = {
-	{ "listen", "listen" },		{ "socket", "socket" },
-	{ "cgroup", "cgroup" },		{ "bpffs", "bpffs" },
-	{ "state-dir", "state_dir" },	{ "audit-file", "audit.file" },
-	{ "log-level", "log.level" },	{ "log-format", "log.format" },
+    {"listen", "listen"},	{"socket", "socket"},	      {"cgroup", "cgroup"},
+    {"bpffs", "bpffs"},		{"state-dir", "state_dir"},   {"audit-file", "audit.file"},
+    {"log-level", "log.level"}, {"log-format", "log.format"},
 };
 #define FLAG_FIELDS (sizeof(flag_fields) / sizeof(flag_fields[0]))
 
 /* Returns an exit status, or -1 to go on. */
 static int parse_flags(int argc, char **argv, struct flags *f)
 {
-	enum { OPT_CONFIG = 256, OPT_CHECK, OPT_UNPIN, OPT_DOCS, OPT_VERSION, OPT_HELP };
-	struct option options[FLAG_FIELDS + 8] = { { 0 } };
+	enum {
+		OPT_CONFIG = 256,
+		OPT_CHECK,
+		OPT_UNPIN,
+		OPT_DOCS,
+		OPT_VERSION,
+		OPT_HELP
+	};
+	struct option options[FLAG_FIELDS + 8] = {{0}};
 	unsigned int n = 0;
 	int c;
 
 	for (; n < FLAG_FIELDS; n++)
-		options[n] = (struct option){ flag_fields[n].flag, required_argument, NULL, (int)n + 1 };
-	options[n++] = (struct option){ "config", required_argument, NULL, OPT_CONFIG };
-	options[n++] = (struct option){ "check-config", no_argument, NULL, OPT_CHECK };
-	options[n++] = (struct option){ "unpin", no_argument, NULL, OPT_UNPIN };
-	options[n++] = (struct option){ "config-docs", no_argument, NULL, OPT_DOCS };
-	options[n++] = (struct option){ "version", no_argument, NULL, OPT_VERSION };
-	options[n] = (struct option){ "help", no_argument, NULL, OPT_HELP };
+		options[n] =
+		    (struct option){flag_fields[n].flag, required_argument, NULL, (int)n + 1};
+	options[n++] = (struct option){"config", required_argument, NULL, OPT_CONFIG};
+	options[n++] = (struct option){"check-config", no_argument, NULL, OPT_CHECK};
+	options[n++] = (struct option){"unpin", no_argument, NULL, OPT_UNPIN};
+	options[n++] = (struct option){"config-docs", no_argument, NULL, OPT_DOCS};
+	options[n++] = (struct option){"version", no_argument, NULL, OPT_VERSION};
+	options[n] = (struct option){"help", no_argument, NULL, OPT_HELP};
 
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		switch (c) {
@@ -221,7 +229,7 @@ static void apply_log(const struct config *c)
 /* What is needed from here on; see docs/operations.md. Everything else is given up. */
 static int drop_rights(void)
 {
-	static const cap_value_t keep[] = { CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN };
+	static const cap_value_t keep[] = {CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN};
 	cap_t caps = cap_init();
 	int err = 0;
 
@@ -261,7 +269,7 @@ static void on_event(void *ctx, const struct kilter_event *ev)
 {
 	struct agent *a = ctx;
 	const struct model_workload *w = model_workload_by_id(a->model, ev->workload);
-	struct audit_names names = { 0 };
+	struct audit_names names = {0};
 	uint64_t boot = clock_boot_ns();
 
 	a->events_seen++;
@@ -305,8 +313,8 @@ static void read_drops(struct agent *a, struct health_drop *drops, unsigned int 
 		const char *where, *reason;
 		bool loses;
 	} rows[] = {
-#define DROP_ROW(name, where, reason, text, loses) { where, reason, loses },
-		KILTER_DROPS(DROP_ROW)
+#define DROP_ROW(name, where, reason, text, loses) {where, reason, loses},
+	    KILTER_DROPS(DROP_ROW)
 #undef DROP_ROW
 	};
 	unsigned int n = 0;
@@ -317,8 +325,8 @@ static void read_drops(struct agent *a, struct health_drop *drops, unsigned int 
 
 		if (!delta)
 			continue;
-		drops[n++] = (struct health_drop){ rows[i].where, rows[i].reason, delta,
-						   rows[i].loses };
+		drops[n++] =
+		    (struct health_drop){rows[i].where, rows[i].reason, delta, rows[i].loses};
 		if (rows[i].loses) /* a window is incomplete until it has slid past the loss */
 			a->incomplete_until_ns = boot_ns + 60 * NS_PER_SEC;
 	}
@@ -335,32 +343,36 @@ static void publish_snapshot(struct agent *a)
 	struct snapshot_probe_row rows[PROBE_MAX];
 	unsigned int n = probe_status(a->probes, status, PROBE_MAX);
 	struct snapshot_sources s = {
-		.model = a->model,
-		.collect = a->collect,
-		.health = a->health,
-		.guard = a->guard,
-		.audit = a->audit,
-		.config = &a->config,
-		.probes = rows,
-		.probes_count = n,
-		.phases = a->phases,
-		.phases_count = a->phases_count,
-		.version = KILTER_VERSION,
-		.revision = KILTER_REVISION,
-		.hostname = a->hostname,
-		.kernel = a->uts.release,
-		.cgroup = a->cgroup,
-		.bpffs = a->config.bpffs,
+	    .model = a->model,
+	    .collect = a->collect,
+	    .health = a->health,
+	    .guard = a->guard,
+	    .audit = a->audit,
+	    .config = &a->config,
+	    .probes = rows,
+	    .probes_count = n,
+	    .phases = a->phases,
+	    .phases_count = a->phases_count,
+	    .version = KILTER_VERSION,
+	    .revision = KILTER_REVISION,
+	    .hostname = a->hostname,
+	    .kernel = a->uts.release,
+	    .cgroup = a->cgroup,
+	    .bpffs = a->config.bpffs,
 	};
 	bool ready = true;
 
 	for (unsigned int i = 0; i < n; i++) {
 		rows[i] = (struct snapshot_probe_row){
-			.name = status[i].name, .version = KILTER_VERSION,
-			.tier = status[i].tier, .reason = status[i].reason,
-			.hooks = status[i].hooks, .running = status[i].running,
-			.essential = status[i].essential, .events = status[i].events,
-			.run_ns = status[i].run_ns,
+		    .name = status[i].name,
+		    .version = KILTER_VERSION,
+		    .tier = status[i].tier,
+		    .reason = status[i].reason,
+		    .hooks = status[i].hooks,
+		    .running = status[i].running,
+		    .essential = status[i].essential,
+		    .events = status[i].events,
+		    .run_ns = status[i].run_ns,
 		};
 		ready = ready && (status[i].running || !status[i].essential);
 	}
@@ -396,7 +408,8 @@ static void tick(void *ctx, uint64_t missed)
 		adopt_poll_listeners(a->adopt);
 	err = collect_tick(a->collect, boot);
 	if (err && !a->losing)
-		log_err(err, "reading the maps failed, figures are incomplete until it works again");
+		log_err(err,
+			"reading the maps failed, figures are incomplete until it works again");
 	a->losing = err;
 	read_drops(a, drops, &drops_count, boot);
 	model_set_incomplete(a->model, err || boot < a->incomplete_until_ns);
@@ -405,10 +418,10 @@ static void tick(void *ctx, uint64_t missed)
 		probe_set_verify(a->probes);
 	n = probe_status(a->probes, status, PROBE_MAX);
 	for (unsigned int i = 0; i < n; i++)
-		probes[i] = (struct health_probe){ .name = status[i].name,
-						   .tier = status[i].running ? status[i].tier : NULL,
-						   .reason = status[i].reason,
-						   .essential = status[i].essential };
+		probes[i] = (struct health_probe){.name = status[i].name,
+						  .tier = status[i].running ? status[i].tier : NULL,
+						  .reason = status[i].reason,
+						  .essential = status[i].essential};
 	health_tick(a->health, a->model, probes, n, drops, drops_count, boot, real);
 	guard_tick(a->guard, a->model, boot, real);
 	audit_tick(a->audit, real);
@@ -426,10 +439,10 @@ static void run_command(struct agent *a, const struct command_request *req,
 		enum guard_action action;
 		const char *done;
 	} ops[] = {
-		{ COMMAND_CIRCUIT_TRIP, GUARD_TRIP, "tripped" },
-		{ COMMAND_CIRCUIT_RESET, GUARD_RESET, "reset" },
-		{ COMMAND_CIRCUIT_HOLD, GUARD_HOLD, "held" },
-		{ COMMAND_CIRCUIT_RELEASE, GUARD_RELEASE, "released" },
+	    {COMMAND_CIRCUIT_TRIP, GUARD_TRIP, "tripped"},
+	    {COMMAND_CIRCUIT_RESET, GUARD_RESET, "reset"},
+	    {COMMAND_CIRCUIT_HOLD, GUARD_HOLD, "held"},
+	    {COMMAND_CIRCUIT_RELEASE, GUARD_RELEASE, "released"},
 	};
 
 	reply->id = req->id;
@@ -454,10 +467,10 @@ static void run_command(struct agent *a, const struct command_request *req,
 		} else {
 			snprintf(reply->message, sizeof(reply->message), "circuit %.120s: %s",
 				 req->target,
-				 reply->err == -ENOENT	  ? "there is no circuit of that name" :
-				 reply->err == -EALREADY ? "it is in that state already" :
-				 reply->err == -EPERM	  ? "its destination is protected" :
-							    strerror(-reply->err));
+				 reply->err == -ENOENT	   ? "there is no circuit of that name"
+				 : reply->err == -EALREADY ? "it is in that state already"
+				 : reply->err == -EPERM	   ? "its destination is protected"
+							   : strerror(-reply->err));
 		}
 		return;
 	}
@@ -497,10 +510,12 @@ static void on_front_notice(void *ctx, int fd, uint32_t events)
 			snprintf(text, sizeof(text), "worker %u serves", pid);
 		a->front_pid = pid;
 		log_write(pid ? LOG_INFO : LOG_WARN, "front: %s", text);
-		bus_publish(&(struct bus_event){ .kind = BUS_FRONT, .subject = "front",
-						 .action = pid ? "front-start" : "front-exit",
-						 .reason = text, .uid = UINT32_MAX,
-						 .outcome = pid ? "success" : "failure" });
+		bus_publish(&(struct bus_event){.kind = BUS_FRONT,
+						.subject = "front",
+						.action = pid ? "front-start" : "front-exit",
+						.reason = text,
+						.uid = UINT32_MAX,
+						.outcome = pid ? "success" : "failure"});
 	}
 	if (!n) { /* the supervisor itself is gone: a closed pipe would spin the loop */
 		log_error("front: its supervisor is gone: no HTTP until kilterd is restarted");
@@ -522,9 +537,11 @@ static void on_hangup(void *ctx, int signo)
 	audit_reopen(a->audit);
 	if (!fresh || read_config(fresh, the_flags, log_fault)) {
 		log_warn("the configuration stays as it was");
-		bus_publish(&(struct bus_event){ .kind = BUS_CONFIG_REJECTED, .subject = "configuration",
-						 .action = "config-rejected", .outcome = "failure",
-						 .uid = UINT32_MAX });
+		bus_publish(&(struct bus_event){.kind = BUS_CONFIG_REJECTED,
+						.subject = "configuration",
+						.action = "config-rejected",
+						.outcome = "failure",
+						.uid = UINT32_MAX});
 		return;
 	}
 	if (config_needs_restart(&a->config, fresh, &path))
@@ -535,9 +552,11 @@ static void on_hangup(void *ctx, int signo)
 	health_reconfigure(a->health, &a->config);
 	guard_reconfigure(a->guard, &a->config);
 	log_info("configuration reloaded");
-	bus_publish(&(struct bus_event){ .kind = BUS_CONFIG_CHANGED, .subject = "configuration",
-					 .action = "config-change", .outcome = "success",
-					 .uid = UINT32_MAX });
+	bus_publish(&(struct bus_event){.kind = BUS_CONFIG_CHANGED,
+					.subject = "configuration",
+					.action = "config-change",
+					.outcome = "success",
+					.uid = UINT32_MAX});
 }
 
 static void on_stop(void *ctx, int signo)
@@ -555,8 +574,9 @@ static void process_cpu(void *ctx, selfstat_emit_fn emit, void *emit_ctx)
 
 	(void)ctx;
 	if (!getrusage(RUSAGE_SELF, &ru))
-		emit(emit_ctx, "", (double)(ru.ru_utime.tv_sec + ru.ru_stime.tv_sec) +
-					   (double)(ru.ru_utime.tv_usec + ru.ru_stime.tv_usec) / 1e6);
+		emit(emit_ctx, "",
+		     (double)(ru.ru_utime.tv_sec + ru.ru_stime.tv_sec) +
+			 (double)(ru.ru_utime.tv_usec + ru.ru_stime.tv_usec) / 1e6);
 }
 
 static void process_rss(void *ctx, selfstat_emit_fn emit, void *emit_ctx)
@@ -598,18 +618,30 @@ static void events_seen(void *ctx, selfstat_emit_fn emit, void *emit_ctx)
 }
 
 static struct selfstat own_stats[] = {
-	{ .name = "process_cpu_seconds_total", .help = "CPU time of the agent.",
-	  .type = SELFSTAT_COUNTER, .collect = process_cpu },
-	{ .name = "process_resident_memory_bytes", .help = "Resident memory of the agent.",
-	  .type = SELFSTAT_GAUGE, .collect = process_rss },
-	{ .name = "process_start_time_seconds", .help = "Start of the agent, Unix time.",
-	  .type = SELFSTAT_GAUGE, .collect = process_start },
-	{ .name = "kilter_map_memory_bytes", .help = "What the kernel charges for our maps.",
-	  .type = SELFSTAT_GAUGE, .collect = map_memory },
-	{ .name = "kilter_loop_overruns_total", .help = "Callbacks that took over 250 ms.",
-	  .type = SELFSTAT_COUNTER, .collect = loop_overrun_count },
-	{ .name = "kilter_events_total", .help = "Records taken from the event ring buffer.",
-	  .type = SELFSTAT_COUNTER, .collect = events_seen },
+    {.name = "process_cpu_seconds_total",
+     .help = "CPU time of the agent.",
+     .type = SELFSTAT_COUNTER,
+     .collect = process_cpu},
+    {.name = "process_resident_memory_bytes",
+     .help = "Resident memory of the agent.",
+     .type = SELFSTAT_GAUGE,
+     .collect = process_rss},
+    {.name = "process_start_time_seconds",
+     .help = "Start of the agent, Unix time.",
+     .type = SELFSTAT_GAUGE,
+     .collect = process_start},
+    {.name = "kilter_map_memory_bytes",
+     .help = "What the kernel charges for our maps.",
+     .type = SELFSTAT_GAUGE,
+     .collect = map_memory},
+    {.name = "kilter_loop_overruns_total",
+     .help = "Callbacks that took over 250 ms.",
+     .type = SELFSTAT_COUNTER,
+     .collect = loop_overrun_count},
+    {.name = "kilter_events_total",
+     .help = "Records taken from the event ring buffer.",
+     .type = SELFSTAT_COUNTER,
+     .collect = events_seen},
 };
 
 static int start_front(struct agent *a)
@@ -655,39 +687,39 @@ static int start_probes(struct agent *a)
 static int start_rooms(struct agent *a)
 {
 	struct collect_maps maps = {
-		.workloads = probe_map_fd(a->probes, "workloads"),
-		.peers = probe_map_fd(a->probes, "peers"),
-		.routes = probe_map_fd(a->probes, "routes"),
-		.series = probe_map_fd(a->probes, "series"),
-		.conns = probe_map_fd(a->probes, "conns"),
-		.listeners = probe_map_fd(a->probes, "listeners"),
-		.syscalls = probe_map_fd(a->probes, "syscalls"),
-		.syscall_errors = probe_map_fd(a->probes, "syscall_errors"),
-		.drops = probe_map_fd(a->probes, "drops"),
-		.events = probe_map_fd(a->probes, "events"),
-		.retire_prog = probe_program_fd(a->probes, "retire_series"),
-		.retire_request = probe_map_fd(a->probes, "retire_request"),
+	    .workloads = probe_map_fd(a->probes, "workloads"),
+	    .peers = probe_map_fd(a->probes, "peers"),
+	    .routes = probe_map_fd(a->probes, "routes"),
+	    .series = probe_map_fd(a->probes, "series"),
+	    .conns = probe_map_fd(a->probes, "conns"),
+	    .listeners = probe_map_fd(a->probes, "listeners"),
+	    .syscalls = probe_map_fd(a->probes, "syscalls"),
+	    .syscall_errors = probe_map_fd(a->probes, "syscall_errors"),
+	    .drops = probe_map_fd(a->probes, "drops"),
+	    .events = probe_map_fd(a->probes, "events"),
+	    .retire_prog = probe_program_fd(a->probes, "retire_series"),
+	    .retire_request = probe_map_fd(a->probes, "retire_request"),
 	};
 	struct guard_maps guard_maps = {
-		.policy_fd = probe_map_fd(a->probes, "guard_policy"),
-		.runtime_fd = probe_map_fd(a->probes, "guard_runtime"),
-		.switch_fd = probe_map_fd(a->probes, "guard_switch"),
+	    .policy_fd = probe_map_fd(a->probes, "guard_policy"),
+	    .runtime_fd = probe_map_fd(a->probes, "guard_runtime"),
+	    .switch_fd = probe_map_fd(a->probes, "guard_switch"),
 	};
 	struct collect_sink sink = {
-		.workload = model_add_workload_id,
-		.peer = model_add_peer_id,
-		.route = model_add_route_id,
-		.requests = model_add_requests,
-		.conns = model_add_conns,
-		.listener = model_set_listener,
+	    .workload = model_add_workload_id,
+	    .peer = model_add_peer_id,
+	    .route = model_add_route_id,
+	    .requests = model_add_requests,
+	    .conns = model_add_conns,
+	    .listener = model_set_listener,
 	};
 	struct audit_options audit = {
-		.file = a->config.audit.file,
-		.state_dir = a->config.state_dir,
-		.max_bytes = a->config.audit.max_bytes,
-		.max_age_ns = a->config.audit.max_age_ns,
-		.keep = a->config.audit.keep,
-		.compress = a->config.audit.compress,
+	    .file = a->config.audit.file,
+	    .state_dir = a->config.state_dir,
+	    .max_bytes = a->config.audit.max_bytes,
+	    .max_age_ns = a->config.audit.max_age_ns,
+	    .keep = a->config.audit.keep,
+	    .compress = a->config.audit.compress,
 	};
 	char path[CONFIG_PATH_LEN + 32];
 	int err;
@@ -731,11 +763,14 @@ static int start_loop(struct agent *a)
 	int err = 0;
 
 	err = err ? err : loop_add_timer(a->loop, a->config.tick_ns, tick, a, NULL);
-	err = err ? err : loop_add_fd(a->loop, collect_events_fd(a->collect), EPOLLIN,
-				      on_events_ready, a, NULL);
-	err = err ? err : loop_add_fd(a->loop, front_command_fd(a->front), EPOLLIN, on_command, a, NULL);
-	err = err ? err : loop_add_fd(a->loop, front_notice_fd(a->front), EPOLLIN, on_front_notice, a,
-				      NULL);
+	err = err ? err
+		  : loop_add_fd(a->loop, collect_events_fd(a->collect), EPOLLIN, on_events_ready, a,
+				NULL);
+	err = err ? err
+		  : loop_add_fd(a->loop, front_command_fd(a->front), EPOLLIN, on_command, a, NULL);
+	err = err ? err
+		  : loop_add_fd(a->loop, front_notice_fd(a->front), EPOLLIN, on_front_notice, a,
+				NULL);
 	err = err ? err : loop_add_signal(a->loop, SIGTERM, on_stop, a);
 	err = err ? err : loop_add_signal(a->loop, SIGINT, on_stop, a);
 	err = err ? err : loop_add_signal(a->loop, SIGHUP, on_hangup, a);
@@ -746,9 +781,11 @@ static void stop_rooms(struct agent *a)
 {
 	if (a->audit && a->collect && a->model) {
 		tick(a, 0); /* what has been counted is told before we go */
-		bus_publish(&(struct bus_event){ .kind = BUS_AGENT_STOP, .subject = "kilterd",
-						 .action = "agent-stop", .outcome = "success",
-						 .uid = UINT32_MAX });
+		bus_publish(&(struct bus_event){.kind = BUS_AGENT_STOP,
+						.subject = "kilterd",
+						.action = "agent-stop",
+						.outcome = "success",
+						.uid = UINT32_MAX});
 	}
 	sampler_free(&a->sampler);
 	if (a->front)
@@ -788,8 +825,9 @@ static int run(struct agent *a)
 	} else {
 		err = probe_cgroup2_root(a->cgroup, sizeof(a->cgroup));
 		if (err) {
-			log_error("no cgroup v2 is mounted: kilter attaches there (mount -t cgroup2 "
-				  "none DIR, and --cgroup DIR)");
+			log_error(
+			    "no cgroup v2 is mounted: kilter attaches there (mount -t cgroup2 "
+			    "none DIR, and --cgroup DIR)");
 			return EXIT_KERNEL;
 		}
 	}
@@ -806,9 +844,11 @@ static int run(struct agent *a)
 		return EXIT_RUNTIME;
 	}
 	phase(a, "rights", "CAP_BPF CAP_PERFMON CAP_NET_ADMIN");
-	bus_publish(&(struct bus_event){ .kind = BUS_AGENT_START, .subject = "kilterd",
-					 .action = "agent-start", .outcome = "success",
-					 .uid = UINT32_MAX });
+	bus_publish(&(struct bus_event){.kind = BUS_AGENT_START,
+					.subject = "kilterd",
+					.action = "agent-start",
+					.outcome = "success",
+					.uid = UINT32_MAX});
 	tick(a, 0);
 	log_info("kilterd %s observes %s, http://%s/metrics, %s", KILTER_VERSION, a->cgroup,
 		 a->config.listen, a->config.socket);
@@ -819,7 +859,7 @@ static int run(struct agent *a)
 int main(int argc, char **argv)
 {
 	static struct agent a; /* large: a configuration holds 256 policies */
-	struct flags flags = { 0 };
+	struct flags flags = {0};
 	int status = parse_flags(argc, argv, &flags);
 
 	if (status >= 0)

@@ -27,7 +27,7 @@ struct parse {
 };
 
 static void report(struct parse *p, const yaml_mark_t *at, const char *fmt, ...)
-	__attribute__((format(printf, 3, 4)));
+    __attribute__((format(printf, 3, 4)));
 
 static void report(struct parse *p, const yaml_mark_t *at, const char *fmt, ...)
 {
@@ -109,12 +109,13 @@ static int next(struct parse *p, yaml_event_t *ev)
 	}
 	if (ev->type == YAML_ALIAS_EVENT ||
 	    (ev->type == YAML_SCALAR_EVENT && (ev->data.scalar.anchor || ev->data.scalar.tag)) ||
-	    (ev->type == YAML_MAPPING_START_EVENT && (ev->data.mapping_start.anchor ||
-						      ev->data.mapping_start.tag)) ||
-	    (ev->type == YAML_SEQUENCE_START_EVENT && (ev->data.sequence_start.anchor ||
-						       ev->data.sequence_start.tag))) {
-		report(p, &ev->start_mark, "anchors, aliases and tags are not used here: write the "
-					   "value itself");
+	    (ev->type == YAML_MAPPING_START_EVENT &&
+	     (ev->data.mapping_start.anchor || ev->data.mapping_start.tag)) ||
+	    (ev->type == YAML_SEQUENCE_START_EVENT &&
+	     (ev->data.sequence_start.anchor || ev->data.sequence_start.tag))) {
+		report(p, &ev->start_mark,
+		       "anchors, aliases and tags are not used here: write the "
+		       "value itself");
 		yaml_event_delete(ev);
 		return 0;
 	}
@@ -131,7 +132,8 @@ static int read_value(struct parse *p, yaml_event_t *ev, bool list, const char *
 	if (ev->type == YAML_SCALAR_EVENT) {
 		if (ev->data.scalar.length >= size ||
 		    memchr(ev->data.scalar.value, 0, ev->data.scalar.length)) {
-			report(p, &ev->start_mark, "%s: longer than %zu characters", path, size - 1);
+			report(p, &ev->start_mark, "%s: longer than %zu characters", path,
+			       size - 1);
 			return -EINVAL;
 		}
 		memcpy(buf, ev->data.scalar.value, ev->data.scalar.length);
@@ -237,9 +239,11 @@ static int parse_policy(struct parse *p, struct config_policy *policy, const yam
 			const struct config_field *f = &config_policy_fields[i];
 
 			seen |= 1ull << i;
-			err = read_value(p, &value, f->type == FIELD_FAILURES, name, buf, sizeof(buf));
+			err = read_value(p, &value, f->type == FIELD_FAILURES, name, buf,
+					 sizeof(buf));
 			if (!err && config_field_decode(f, policy, buf, why, sizeof(why)))
-				report(p, &value.start_mark, "%s: '%.60s' is not %s", name, buf, why);
+				report(p, &value.start_mark, "%s: '%.60s' is not %s", name, buf,
+				       why);
 			err = err == -E2BIG ? err : 0;
 		}
 		yaml_event_delete(&key);
@@ -256,7 +260,8 @@ static int parse_policies(struct parse *p, const yaml_event_t *start)
 	if (start->type == YAML_SCALAR_EVENT && !start->data.scalar.length)
 		return 0;
 	if (start->type != YAML_SEQUENCE_START_EVENT) {
-		report(p, &start->start_mark, "guard.policies: a list of policies is expected here");
+		report(p, &start->start_mark,
+		       "guard.policies: a list of policies is expected here");
 		return skip(p, start);
 	}
 	for (;;) {
@@ -271,8 +276,9 @@ static int parse_policies(struct parse *p, const yaml_event_t *start)
 			return 0;
 		}
 		if (ev.type != YAML_MAPPING_START_EVENT) {
-			report(p, &ev.start_mark, "guard.policies: each entry is a mapping with name, "
-						  "workload, destination and so on");
+			report(p, &ev.start_mark,
+			       "guard.policies: each entry is a mapping with name, "
+			       "workload, destination and so on");
 			err = skip(p, &ev);
 		} else {
 			snprintf(policy.name, sizeof(policy.name), "policy-%u",
@@ -321,8 +327,10 @@ static int parse_mapping(struct parse *p, const char *prefix, unsigned int depth
 		} else if (i >= 0) {
 			seen[i] = 1;
 			err = read_value(p, &value, false, path, buf, sizeof(buf));
-			if (!err && config_field_decode(&config_fields[i], p->c, buf, why, sizeof(why)))
-				report(p, &value.start_mark, "%s: '%.60s' is not %s", path, buf, why);
+			if (!err &&
+			    config_field_decode(&config_fields[i], p->c, buf, why, sizeof(why)))
+				report(p, &value.start_mark, "%s: '%.60s' is not %s", path, buf,
+				       why);
 			p->c->origins[i] = (int32_t)key.start_mark.line + 1;
 			if (err == -E2BIG)
 				err = skip(p, &value);
@@ -330,16 +338,19 @@ static int parse_mapping(struct parse *p, const char *prefix, unsigned int depth
 				err = 0;
 		} else if (!strcmp(path, "guard.policies")) {
 			err = parse_policies(p, &value);
-		} else if (!strcmp(path, "guard.defaults") && value.type == YAML_MAPPING_START_EVENT) {
+		} else if (!strcmp(path, "guard.defaults") &&
+			   value.type == YAML_MAPPING_START_EVENT) {
 			if (p->c->guard.policies_count)
-				report(p, &key.start_mark, "guard.defaults must stand before "
-							   "guard.policies, which inherit from it");
+				report(p, &key.start_mark,
+				       "guard.defaults must stand before "
+				       "guard.policies, which inherit from it");
 			err = parse_policy(p, &p->c->guard.defaults, &value.start_mark, true);
 		} else if (is_prefix(path)) {
 			if (value.type == YAML_MAPPING_START_EVENT && depth < CONFIG_DEPTH_MAX)
 				err = parse_mapping(p, path, depth + 1, seen);
 			else if (value.type != YAML_SCALAR_EVENT || value.data.scalar.length) {
-				report(p, &value.start_mark, "%s: a mapping is expected here", path);
+				report(p, &value.start_mark, "%s: a mapping is expected here",
+				       path);
 				err = skip(p, &value);
 			}
 		} else {
@@ -356,7 +367,7 @@ static int parse_mapping(struct parse *p, const char *prefix, unsigned int depth
 
 static void parse_document(struct parse *p)
 {
-	uint8_t seen[CONFIG_FIELDS_MAX] = { 0 };
+	uint8_t seen[CONFIG_FIELDS_MAX] = {0};
 	unsigned int documents = 0;
 
 	for (;;) {
@@ -389,7 +400,8 @@ void config_defaults(struct config *c)
 
 	memset(c, 0, sizeof(*c));
 	for (unsigned int i = 0; i < config_fields_count; i++)
-		config_field_decode(&config_fields[i], c, config_fields[i].initial, why, sizeof(why));
+		config_field_decode(&config_fields[i], c, config_fields[i].initial, why,
+				    sizeof(why));
 	for (unsigned int i = 0; i < config_policy_fields_count; i++)
 		config_field_decode(&config_policy_fields[i], &c->guard.defaults,
 				    config_policy_fields[i].initial, why, sizeof(why));
@@ -400,7 +412,7 @@ int config_parse(struct config *c, const char *buf, size_t len, const char *name
 		 config_fault_fn fault, void *ctx)
 {
 	struct config *fresh = malloc(sizeof(*fresh));
-	struct parse p = { .name = name, .fault = fault, .ctx = ctx };
+	struct parse p = {.name = name, .fault = fault, .ctx = ctx};
 	int err = 0;
 
 	if (!fresh)
@@ -493,8 +505,8 @@ int config_env(struct config *c, config_fault_fn fault, void *ctx)
 
 		env_name(config_fields[i].path, name, sizeof(name));
 		value = getenv(name);
-		if (value && config_set(c, config_fields[i].path, value, CONFIG_ORIGIN_ENV, name, fault,
-					ctx))
+		if (value && config_set(c, config_fields[i].path, value, CONFIG_ORIGIN_ENV, name,
+					fault, ctx))
 			err = -EINVAL;
 	}
 	return err;
@@ -505,12 +517,12 @@ int config_check(const struct config *c, config_fault_fn fault, void *ctx)
 	char text[512];
 	int err = 0;
 
-#define FAULT(...)                                                                                 \
-	do {                                                                                       \
-		snprintf(text, sizeof(text), __VA_ARGS__);                                         \
-		if (fault)                                                                         \
-			fault(ctx, text);                                                          \
-		err = -EINVAL;                                                                     \
+#define FAULT(...)                                         \
+	do {                                               \
+		snprintf(text, sizeof(text), __VA_ARGS__); \
+		if (fault)                                 \
+			fault(ctx, text);                  \
+		err = -EINVAL;                             \
 	} while (0)
 
 	if (c->syscalls.window_ns > c->syscalls.period_ns)
@@ -523,8 +535,8 @@ int config_check(const struct config *c, config_fault_fn fault, void *ctx)
 		const struct config_policy *p = &c->guard.policies[i];
 
 		if (p->base_open_ns > p->max_open_ns)
-			FAULT("%s:%u: policy '%s': base_open must not be longer than max_open", c->file,
-			      p->line, p->name);
+			FAULT("%s:%u: policy '%s': base_open must not be longer than max_open",
+			      c->file, p->line, p->name);
 		for (uint32_t k = 0; k < i; k++)
 			if (!strcmp(p->name, c->guard.policies[k].name))
 				FAULT("%s:%u: policy '%s' is there twice; the other is in line %u",
@@ -544,9 +556,9 @@ void config_walk(const struct config *c, config_walk_fn fn, void *ctx)
 			snprintf(origin, sizeof(origin), "%s:%d", c->file, c->origins[i]);
 		else
 			snprintf(origin, sizeof(origin), "%s",
-				 c->origins[i] == CONFIG_ORIGIN_FLAG ? "flag" :
-				 c->origins[i] == CONFIG_ORIGIN_ENV  ? "environment" :
-								       "default");
+				 c->origins[i] == CONFIG_ORIGIN_FLAG  ? "flag"
+				 : c->origins[i] == CONFIG_ORIGIN_ENV ? "environment"
+								      : "default");
 		fn(ctx, config_fields[i].path, value, origin, config_fields[i].doc);
 	}
 	for (int64_t i = -1; i < (int64_t)c->guard.policies_count; i++) {
@@ -596,17 +608,20 @@ static void doc_row(FILE *f, const char *prefix, const struct config_field *d)
 
 int config_write_docs(FILE *f)
 {
-	fprintf(f, "# Configuration\n\n"
-		   "Made from the table in `user/core/config_fields.c` by `kilterd --config-docs`.\n\n"
-		   "YAML, by default `/etc/kilter/kilter.yaml`; every key has a default and the file is\n"
-		   "optional. A key is also a variable: `log.level` is `KILTER_LOG_LEVEL`. Flags win over\n"
-		   "variables, variables over the file. Durations are `250ms`, `10s`, `5m`, `1h`; sizes\n"
-		   "`64KiB`, `100MiB`. \"SIGHUP\" in the third column: a reload applies it.\n\n"
-		   "| key | default | changed by | meaning |\n|---|---|---|---|\n");
+	fprintf(
+	    f,
+	    "# Configuration\n\n"
+	    "Made from the table in `user/core/config_fields.c` by `kilterd --config-docs`.\n\n"
+	    "YAML, by default `/etc/kilter/kilter.yaml`; every key has a default and the file is\n"
+	    "optional. A key is also a variable: `log.level` is `KILTER_LOG_LEVEL`. Flags win over\n"
+	    "variables, variables over the file. Durations are `250ms`, `10s`, `5m`, `1h`; sizes\n"
+	    "`64KiB`, `100MiB`. \"SIGHUP\" in the third column: a reload applies it.\n\n"
+	    "| key | default | changed by | meaning |\n|---|---|---|---|\n");
 	for (unsigned int i = 0; i < config_fields_count; i++)
 		doc_row(f, "", &config_fields[i]);
-	fprintf(f, "\n## Policies\n\nEach entry of `guard.policies`, and `guard.defaults` for what no "
-		   "policy matches.\n\n| key | default | changed by | meaning |\n|---|---|---|---|\n");
+	fprintf(f,
+		"\n## Policies\n\nEach entry of `guard.policies`, and `guard.defaults` for what no "
+		"policy matches.\n\n| key | default | changed by | meaning |\n|---|---|---|---|\n");
 	for (unsigned int i = 0; i < config_policy_fields_count; i++)
 		doc_row(f, "", &config_policy_fields[i]);
 	return ferror(f) ? -EIO : 0;

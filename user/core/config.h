@@ -130,8 +130,8 @@ int config_parse(struct config *c, const char *buf, size_t len, const char *name
 		 config_fault_fn fault, void *ctx);
 /* Sets one field by its dotted path from a flag or a variable (origin: CONFIG_ORIGIN_*); `where`
  * names it in a fault, "--listen". */
-int config_set(struct config *c, const char *path, const char *value, int origin,
-	       const char *where, config_fault_fn fault, void *ctx);
+int config_set(struct config *c, const char *path, const char *value, int origin, const char *where,
+	       config_fault_fn fault, void *ctx);
 /* KILTER_<PATH IN CAPITALS, '.' AS '_'> for every field, e.g. KILTER_LOG_LEVEL. */
 int config_env(struct config *c, config_fault_fn fault, void *ctx);
 /* The reference page, from the table. */

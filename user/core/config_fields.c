@@ -14,143 +14,143 @@
 #include "core/clock.h"
 
 #define AT(member) offsetof(struct config, member), sizeof(((struct config *)0)->member)
-#define IN(member) offsetof(struct config_policy, member), sizeof(((struct config_policy *)0)->member)
+#define IN(member) \
+	offsetof(struct config_policy, member), sizeof(((struct config_policy *)0)->member)
 
 const struct config_field config_fields[] = {
-	{ "listen", FIELD_STRING, AT(listen), 0, 0, NULL, "127.0.0.1:9470", false,
-	  "Address and port of the HTTP server; without a token file it must be loopback." },
-	{ "socket", FIELD_STRING, AT(socket), 0, 0, NULL, "/run/kilter/kilter.sock", false,
-	  "Unix socket of the same server, mode 0660; the peer's uid decides what it may do." },
-	{ "socket_group", FIELD_STRING, AT(socket_group), 0, 0, NULL, "", false,
-	  "Group that may use the Unix socket to read; empty: root alone." },
-	{ "cgroup", FIELD_STRING, AT(cgroup), 0, 0, NULL, "", false,
-	  "Root of the cgroup v2 subtree to observe and guard; empty: the host's root." },
-	{ "bpffs", FIELD_STRING, AT(bpffs), 0, 0, NULL, "/sys/fs/bpf/kilter", false,
-	  "Directory on a bpffs where maps and links are pinned." },
-	{ "state_dir", FIELD_STRING, AT(state_dir), 0, 0, NULL, "/var/lib/kilter", false,
-	  "What has to survive a restart and is not in the kernel." },
-	{ "front_user", FIELD_STRING, AT(front_user), 0, 0, NULL, "kilter", false,
-	  "User of the HTTP front; nobody where there is no such user." },
-	{ "log.level", FIELD_STRING, AT(log.level), 0, 0, "debug info warn error", "info", true,
-	  "Least level that is logged." },
-	{ "log.format", FIELD_STRING, AT(log.format), 0, 0, "console json", "console", true,
-	  "Form of the log on standard error." },
-	{ "tick", FIELD_DURATION, AT(tick_ns), 0.1, 60, NULL, "1s", false,
-	  "How often the maps are read, health is judged and circuits are moved." },
-	{ "retire_after", FIELD_DURATION, AT(retire_after_ns), 10, 86400, NULL, "15m", true,
-	  "A series idle for this long leaves the kernel; its totals stay." },
-	{ "limits.series", FIELD_U32, AT(limits.series), 64, 1048576, NULL, "65536", false,
-	  "Request series in the kernel, about 1 KiB each while used." },
-	{ "limits.conns", FIELD_U32, AT(limits.conns), 64, 1048576, NULL, "65536", false,
-	  "Connection series in the kernel." },
-	{ "limits.workloads", FIELD_U32, AT(limits.workloads), 64, 262144, NULL, "16384", false,
-	  "Pairs of cgroup and executable." },
-	{ "limits.peers", FIELD_U32, AT(limits.peers), 64, 1048576, NULL, "65536", false,
-	  "Destinations." },
-	{ "limits.routes", FIELD_U32, AT(limits.routes), 64, 262144, NULL, "8192", false,
-	  "URL templates, all workloads together." },
-	{ "limits.routes_per_workload", FIELD_U32, AT(limits.routes_per_workload), 1, 8192, NULL,
-	  "200", false, "URL templates of one workload; what is beyond has none." },
-	{ "syscalls.enabled", FIELD_BOOL, AT(syscalls.enabled), 0, 0, NULL, "true", false,
-	  "Sample system calls." },
-	{ "syscalls.window", FIELD_DURATION, AT(syscalls.window_ns), 0.01, 60, NULL, "250ms", false,
-	  "For how long of each period the sampler is armed." },
-	{ "syscalls.period", FIELD_DURATION, AT(syscalls.period_ns), 0.01, 600, NULL, "4s", false,
-	  "See syscalls.window; equal to it: every system call is seen." },
-	{ "audit.file", FIELD_STRING, AT(audit.file), 0, 0, NULL, "/var/log/kilter/audit.jsonl",
-	  false, "The audit trail, JSON Lines." },
-	{ "audit.max_size", FIELD_SIZE, AT(audit.max_bytes), 4096, 1e12, NULL, "100MiB", true,
-	  "Rotate beyond this size." },
-	{ "audit.max_age", FIELD_DURATION, AT(audit.max_age_ns), 1, 31622400, NULL, "24h", true,
-	  "Rotate when the oldest record of the file is older." },
-	{ "audit.keep", FIELD_U32, AT(audit.keep), 1, 10000, NULL, "10", true,
-	  "Rotated files that are kept." },
-	{ "audit.compress", FIELD_BOOL, AT(audit.compress), 0, 0, NULL, "true", true,
-	  "Compress rotated files with gzip." },
-	{ "audit.exec", FIELD_BOOL, AT(audit.exec), 0, 0, NULL, "true", false,
-	  "Record executed programs." },
-	{ "audit.exit", FIELD_BOOL, AT(audit.exit), 0, 0, NULL, "true", false,
-	  "Record ended processes and their status." },
-	{ "audit.connect", FIELD_BOOL, AT(audit.connect), 0, 0, NULL, "true", false,
-	  "Record outbound connects and their outcome." },
-	{ "audit.listen", FIELD_BOOL, AT(audit.listen), 0, 0, NULL, "true", false,
-	  "Record new listeners." },
-	{ "health.minimum_requests", FIELD_U32, AT(health.minimum_requests), 1, 1000000, NULL, "10",
-	  true, "Fewer requests in a window say nothing." },
-	{ "health.error_ratio_degraded", FIELD_RATIO, AT(health.error_ratio_degraded), 0, 1, NULL,
-	  "0.05", true, "Share of failed requests in 1 min that degrades." },
-	{ "health.error_ratio_unhealthy", FIELD_RATIO, AT(health.error_ratio_unhealthy), 0, 1, NULL,
-	  "0.25", true, "Share of failed requests in 10 s that is unhealthy." },
-	{ "health.latency_p95", FIELD_DURATION, AT(health.latency_p95_ns), 0, 3600, NULL, "0s", true,
-	  "p95 over 1 min that degrades; 0s: no such rule." },
-	{ "health.latency_factor", FIELD_RATIO, AT(health.latency_factor), 0, 1000, NULL, "3", true,
-	  "p95 of 1 min against that of the last hour, as a factor; 0: no such rule." },
-	{ "health.connect_failure_ratio", FIELD_RATIO, AT(health.connect_failure_ratio), 0, 1, NULL,
-	  "0.1", true, "Share of failed connects in 1 min that degrades." },
-	{ "health.connect_failure_unhealthy", FIELD_RATIO, AT(health.connect_failure_unhealthy), 0,
-	  1, NULL, "0.5", true, "Share of failed connects in 10 s that is unhealthy." },
-	{ "health.retransmit_rate", FIELD_RATIO, AT(health.retransmit_ratio), 0, 1000000, NULL, "1",
-	  true, "Retransmitted segments per connection and minute that degrade." },
-	{ "health.accept_queue_ratio", FIELD_RATIO, AT(health.accept_queue_ratio), 0, 1, NULL, "0.9",
-	  true, "Fill of an accept queue that degrades." },
-	{ "health.enter", FIELD_U32, AT(health.enter), 1, 1000, NULL, "2", true,
-	  "Evaluations in a row before a worse state is entered." },
-	{ "health.leave", FIELD_U32, AT(health.leave), 1, 1000, NULL, "3", true,
-	  "Evaluations in a row before a worse state is left." },
-	{ "health.dwell", FIELD_DURATION, AT(health.dwell_ns), 0, 3600, NULL, "10s", true,
-	  "Least stay in a worse state." },
-	{ "guard.mode", FIELD_MODE, AT(guard.mode), 0, 0, "off observe enforce", "enforce", true,
-	  "Upper bound for every policy: observe lets none enforce." },
-	{ "guard.lease", FIELD_DURATION, AT(guard.lease_ns), 1, 60, NULL, "10s", true,
-	  "For how long the kernel holds a circuit without hearing from the daemon." },
-	{ "guard.max_open_ratio", FIELD_RATIO, AT(guard.max_open_ratio), 0, 1, NULL, "0.5", true,
-	  "Share of all circuits that may be open at once; beyond: nothing more is tripped." },
-	{ "guard.protect_loopback", FIELD_BOOL, AT(guard.protect_loopback), 0, 0, NULL, "true", true,
-	  "Loopback destinations are enforced only by a policy that names the address." },
-	{ "api.max_connections", FIELD_U32, AT(api.max_connections), 1, 10000, NULL, "64", false,
-	  "Connections to the HTTP server." },
-	{ "api.max_connections_per_ip", FIELD_U32, AT(api.max_connections_per_ip), 1, 10000, NULL,
-	  "32", false, "The same from one address." },
-	{ "api.request_timeout", FIELD_DURATION, AT(api.request_timeout_ns), 0.1, 600, NULL, "10s",
-	  false, "A request that has not arrived whole by then is cut off." },
+    {"listen", FIELD_STRING, AT(listen), 0, 0, NULL, "127.0.0.1:9470", false,
+     "Address and port of the HTTP server; without a token file it must be loopback."},
+    {"socket", FIELD_STRING, AT(socket), 0, 0, NULL, "/run/kilter/kilter.sock", false,
+     "Unix socket of the same server, mode 0660; the peer's uid decides what it may do."},
+    {"socket_group", FIELD_STRING, AT(socket_group), 0, 0, NULL, "", false,
+     "Group that may use the Unix socket to read; empty: root alone."},
+    {"cgroup", FIELD_STRING, AT(cgroup), 0, 0, NULL, "", false,
+     "Root of the cgroup v2 subtree to observe and guard; empty: the host's root."},
+    {"bpffs", FIELD_STRING, AT(bpffs), 0, 0, NULL, "/sys/fs/bpf/kilter", false,
+     "Directory on a bpffs where maps and links are pinned."},
+    {"state_dir", FIELD_STRING, AT(state_dir), 0, 0, NULL, "/var/lib/kilter", false,
+     "What has to survive a restart and is not in the kernel."},
+    {"front_user", FIELD_STRING, AT(front_user), 0, 0, NULL, "kilter", false,
+     "User of the HTTP front; nobody where there is no such user."},
+    {"log.level", FIELD_STRING, AT(log.level), 0, 0, "debug info warn error", "info", true,
+     "Least level that is logged."},
+    {"log.format", FIELD_STRING, AT(log.format), 0, 0, "console json", "console", true,
+     "Form of the log on standard error."},
+    {"tick", FIELD_DURATION, AT(tick_ns), 0.1, 60, NULL, "1s", false,
+     "How often the maps are read, health is judged and circuits are moved."},
+    {"retire_after", FIELD_DURATION, AT(retire_after_ns), 10, 86400, NULL, "15m", true,
+     "A series idle for this long leaves the kernel; its totals stay."},
+    {"limits.series", FIELD_U32, AT(limits.series), 64, 1048576, NULL, "65536", false,
+     "Request series in the kernel, about 1 KiB each while used."},
+    {"limits.conns", FIELD_U32, AT(limits.conns), 64, 1048576, NULL, "65536", false,
+     "Connection series in the kernel."},
+    {"limits.workloads", FIELD_U32, AT(limits.workloads), 64, 262144, NULL, "16384", false,
+     "Pairs of cgroup and executable."},
+    {"limits.peers", FIELD_U32, AT(limits.peers), 64, 1048576, NULL, "65536", false,
+     "Destinations."},
+    {"limits.routes", FIELD_U32, AT(limits.routes), 64, 262144, NULL, "8192", false,
+     "URL templates, all workloads together."},
+    {"limits.routes_per_workload", FIELD_U32, AT(limits.routes_per_workload), 1, 8192, NULL, "200",
+     false, "URL templates of one workload; what is beyond has none."},
+    {"syscalls.enabled", FIELD_BOOL, AT(syscalls.enabled), 0, 0, NULL, "true", false,
+     "Sample system calls."},
+    {"syscalls.window", FIELD_DURATION, AT(syscalls.window_ns), 0.01, 60, NULL, "250ms", false,
+     "For how long of each period the sampler is armed."},
+    {"syscalls.period", FIELD_DURATION, AT(syscalls.period_ns), 0.01, 600, NULL, "4s", false,
+     "See syscalls.window; equal to it: every system call is seen."},
+    {"audit.file", FIELD_STRING, AT(audit.file), 0, 0, NULL, "/var/log/kilter/audit.jsonl", false,
+     "The audit trail, JSON Lines."},
+    {"audit.max_size", FIELD_SIZE, AT(audit.max_bytes), 4096, 1e12, NULL, "100MiB", true,
+     "Rotate beyond this size."},
+    {"audit.max_age", FIELD_DURATION, AT(audit.max_age_ns), 1, 31622400, NULL, "24h", true,
+     "Rotate when the oldest record of the file is older."},
+    {"audit.keep", FIELD_U32, AT(audit.keep), 1, 10000, NULL, "10", true,
+     "Rotated files that are kept."},
+    {"audit.compress", FIELD_BOOL, AT(audit.compress), 0, 0, NULL, "true", true,
+     "Compress rotated files with gzip."},
+    {"audit.exec", FIELD_BOOL, AT(audit.exec), 0, 0, NULL, "true", false,
+     "Record executed programs."},
+    {"audit.exit", FIELD_BOOL, AT(audit.exit), 0, 0, NULL, "true", false,
+     "Record ended processes and their status."},
+    {"audit.connect", FIELD_BOOL, AT(audit.connect), 0, 0, NULL, "true", false,
+     "Record outbound connects and their outcome."},
+    {"audit.listen", FIELD_BOOL, AT(audit.listen), 0, 0, NULL, "true", false,
+     "Record new listeners."},
+    {"health.minimum_requests", FIELD_U32, AT(health.minimum_requests), 1, 1000000, NULL, "10",
+     true, "Fewer requests in a window say nothing."},
+    {"health.error_ratio_degraded", FIELD_RATIO, AT(health.error_ratio_degraded), 0, 1, NULL,
+     "0.05", true, "Share of failed requests in 1 min that degrades."},
+    {"health.error_ratio_unhealthy", FIELD_RATIO, AT(health.error_ratio_unhealthy), 0, 1, NULL,
+     "0.25", true, "Share of failed requests in 10 s that is unhealthy."},
+    {"health.latency_p95", FIELD_DURATION, AT(health.latency_p95_ns), 0, 3600, NULL, "0s", true,
+     "p95 over 1 min that degrades; 0s: no such rule."},
+    {"health.latency_factor", FIELD_RATIO, AT(health.latency_factor), 0, 1000, NULL, "3", true,
+     "p95 of 1 min against that of the last hour, as a factor; 0: no such rule."},
+    {"health.connect_failure_ratio", FIELD_RATIO, AT(health.connect_failure_ratio), 0, 1, NULL,
+     "0.1", true, "Share of failed connects in 1 min that degrades."},
+    {"health.connect_failure_unhealthy", FIELD_RATIO, AT(health.connect_failure_unhealthy), 0, 1,
+     NULL, "0.5", true, "Share of failed connects in 10 s that is unhealthy."},
+    {"health.retransmit_rate", FIELD_RATIO, AT(health.retransmit_ratio), 0, 1000000, NULL, "1",
+     true, "Retransmitted segments per connection and minute that degrade."},
+    {"health.accept_queue_ratio", FIELD_RATIO, AT(health.accept_queue_ratio), 0, 1, NULL, "0.9",
+     true, "Fill of an accept queue that degrades."},
+    {"health.enter", FIELD_U32, AT(health.enter), 1, 1000, NULL, "2", true,
+     "Evaluations in a row before a worse state is entered."},
+    {"health.leave", FIELD_U32, AT(health.leave), 1, 1000, NULL, "3", true,
+     "Evaluations in a row before a worse state is left."},
+    {"health.dwell", FIELD_DURATION, AT(health.dwell_ns), 0, 3600, NULL, "10s", true,
+     "Least stay in a worse state."},
+    {"guard.mode", FIELD_MODE, AT(guard.mode), 0, 0, "off observe enforce", "enforce", true,
+     "Upper bound for every policy: observe lets none enforce."},
+    {"guard.lease", FIELD_DURATION, AT(guard.lease_ns), 1, 60, NULL, "10s", true,
+     "For how long the kernel holds a circuit without hearing from the daemon."},
+    {"guard.max_open_ratio", FIELD_RATIO, AT(guard.max_open_ratio), 0, 1, NULL, "0.5", true,
+     "Share of all circuits that may be open at once; beyond: nothing more is tripped."},
+    {"guard.protect_loopback", FIELD_BOOL, AT(guard.protect_loopback), 0, 0, NULL, "true", true,
+     "Loopback destinations are enforced only by a policy that names the address."},
+    {"api.max_connections", FIELD_U32, AT(api.max_connections), 1, 10000, NULL, "64", false,
+     "Connections to the HTTP server."},
+    {"api.max_connections_per_ip", FIELD_U32, AT(api.max_connections_per_ip), 1, 10000, NULL, "32",
+     false, "The same from one address."},
+    {"api.request_timeout", FIELD_DURATION, AT(api.request_timeout_ns), 0.1, 600, NULL, "10s",
+     false, "A request that has not arrived whole by then is cut off."},
 };
 const unsigned int config_fields_count = sizeof(config_fields) / sizeof(config_fields[0]);
 _Static_assert(sizeof(config_fields) / sizeof(config_fields[0]) <= CONFIG_FIELDS_MAX, "origins");
 
 /* Of guard.defaults (without the first three) and of each entry of guard.policies. */
 const struct config_field config_policy_fields[] = {
-	{ "name", FIELD_STRING, IN(name), 0, 0, NULL, "", true, "How it is shown." },
-	{ "workload", FIELD_STRING, IN(workload), 0, 0, NULL, "*", true,
-	  "Caller: a glob on its name." },
-	{ "destination", FIELD_STRING, IN(destination), 0, 0, NULL, "*", true,
-	  "ADDR:PORT, [V6]:PORT, ADDR, CIDR, CIDR:PORT, :PORT or *." },
-	{ "mode", FIELD_MODE, IN(mode), 0, 0, "off observe enforce", "observe", true,
-	  "observe decides and records; enforce refuses as well." },
-	{ "consecutive_failures", FIELD_U32, IN(consecutive_failures), 0, 1000000, NULL, "5", true,
-	  "Failures in a row that trip, in the kernel; 0: off." },
-	{ "failure_ratio", FIELD_RATIO, IN(failure_ratio), 0, 1, NULL, "0.5", true,
-	  "Share of failures in the window that trips; 0: off." },
-	{ "minimum_requests", FIELD_U32, IN(minimum_requests), 1, 1000000, NULL, "20", true,
-	  "Outcomes in the window before the ratio counts." },
-	{ "window", FIELD_DURATION, IN(window_ns), 1, 3600, NULL, "10s", true,
-	  "Sliding window of the ratio." },
-	{ "base_open", FIELD_DURATION, IN(base_open_ns), 0.1, 3600, NULL, "5s", true,
-	  "How long the first trip lasts; doubled by each that follows." },
-	{ "max_open", FIELD_DURATION, IN(max_open_ns), 0.1, 86400, NULL, "2m", true,
-	  "The doubling ends here." },
-	{ "jitter", FIELD_RATIO, IN(jitter), 0, 1, NULL, "0.5", true,
-	  "Random share of the open time that is added to it." },
-	{ "half_open_permits", FIELD_U32, IN(half_open_permits), 1, 1000, NULL, "3", true,
-	  "Trial connections under way at a time while half-open." },
-	{ "half_open_successes", FIELD_U32, IN(half_open_successes), 1, 1000, NULL, "3", true,
-	  "Trials that must succeed, none failing, to close." },
-	{ "half_open_timeout", FIELD_DURATION, IN(half_open_timeout_ns), 0.1, 3600, NULL, "10s", true,
-	  "Half-open for longer than this without a verdict: open again." },
-	{ "failures", FIELD_FAILURES, IN(failures), 0, 0, "connect http_5xx no_answer",
-	  "connect http_5xx no_answer", true, "What counts as a failure." },
+    {"name", FIELD_STRING, IN(name), 0, 0, NULL, "", true, "How it is shown."},
+    {"workload", FIELD_STRING, IN(workload), 0, 0, NULL, "*", true, "Caller: a glob on its name."},
+    {"destination", FIELD_STRING, IN(destination), 0, 0, NULL, "*", true,
+     "ADDR:PORT, [V6]:PORT, ADDR, CIDR, CIDR:PORT, :PORT or *."},
+    {"mode", FIELD_MODE, IN(mode), 0, 0, "off observe enforce", "observe", true,
+     "observe decides and records; enforce refuses as well."},
+    {"consecutive_failures", FIELD_U32, IN(consecutive_failures), 0, 1000000, NULL, "5", true,
+     "Failures in a row that trip, in the kernel; 0: off."},
+    {"failure_ratio", FIELD_RATIO, IN(failure_ratio), 0, 1, NULL, "0.5", true,
+     "Share of failures in the window that trips; 0: off."},
+    {"minimum_requests", FIELD_U32, IN(minimum_requests), 1, 1000000, NULL, "20", true,
+     "Outcomes in the window before the ratio counts."},
+    {"window", FIELD_DURATION, IN(window_ns), 1, 3600, NULL, "10s", true,
+     "Sliding window of the ratio."},
+    {"base_open", FIELD_DURATION, IN(base_open_ns), 0.1, 3600, NULL, "5s", true,
+     "How long the first trip lasts; doubled by each that follows."},
+    {"max_open", FIELD_DURATION, IN(max_open_ns), 0.1, 86400, NULL, "2m", true,
+     "The doubling ends here."},
+    {"jitter", FIELD_RATIO, IN(jitter), 0, 1, NULL, "0.5", true,
+     "Random share of the open time that is added to it."},
+    {"half_open_permits", FIELD_U32, IN(half_open_permits), 1, 1000, NULL, "3", true,
+     "Trial connections under way at a time while half-open."},
+    {"half_open_successes", FIELD_U32, IN(half_open_successes), 1, 1000, NULL, "3", true,
+     "Trials that must succeed, none failing, to close."},
+    {"half_open_timeout", FIELD_DURATION, IN(half_open_timeout_ns), 0.1, 3600, NULL, "10s", true,
+     "Half-open for longer than this without a verdict: open again."},
+    {"failures", FIELD_FAILURES, IN(failures), 0, 0, "connect http_5xx no_answer",
+     "connect http_5xx no_answer", true, "What counts as a failure."},
 };
 const unsigned int config_policy_fields_count =
-	sizeof(config_policy_fields) / sizeof(config_policy_fields[0]);
+    sizeof(config_policy_fields) / sizeof(config_policy_fields[0]);
 
 static int parse_unit(const char *s, const char *const *units, const double *scale, double *ret)
 {
@@ -174,8 +174,8 @@ static int parse_unit(const char *s, const char *const *units, const double *sca
 
 int config_parse_duration(const char *s, uint64_t *ret_ns)
 {
-	static const char *const units[] = { "ns", "us", "ms", "s", "m", "h", "d", NULL };
-	static const double scale[] = { 1, 1e3, 1e6, 1e9, 60e9, 3600e9, 86400e9 };
+	static const char *const units[] = {"ns", "us", "ms", "s", "m", "h", "d", NULL};
+	static const double scale[] = {1, 1e3, 1e6, 1e9, 60e9, 3600e9, 86400e9};
 	double v;
 
 	if (parse_unit(s, units, scale, &v))
@@ -188,8 +188,8 @@ int config_parse_duration(const char *s, uint64_t *ret_ns)
 
 int config_parse_size(const char *s, uint64_t *ret_bytes)
 {
-	static const char *const units[] = { "", "B", "KiB", "MiB", "GiB", "kB", "MB", "GB", NULL };
-	static const double scale[] = { 1, 1, 1024, 1048576, 1073741824, 1e3, 1e6, 1e9 };
+	static const char *const units[] = {"", "B", "KiB", "MiB", "GiB", "kB", "MB", "GB", NULL};
+	static const double scale[] = {1, 1, 1024, 1048576, 1073741824, 1e3, 1e6, 1e9};
 	double v;
 
 	if (parse_unit(s, units, scale, &v))
@@ -216,7 +216,7 @@ static int parse_port(const char *s, uint16_t *ret)
 
 int config_parse_destination(const char *s, struct config_destination *ret)
 {
-	struct config_destination d = { .family = 0 };
+	struct config_destination d = {.family = 0};
 	char addr[64];
 	const char *rest;
 	char *slash;
@@ -278,8 +278,8 @@ int config_parse_destination(const char *s, struct config_destination *ret)
 	return 0;
 }
 
-static const char *const failure_names[] = { "connect", "http_5xx", "no_answer" };
-static const char *const mode_names[] = { "off", "observe", "enforce" };
+static const char *const failure_names[] = {"connect", "http_5xx", "no_answer"};
+static const char *const mode_names[] = {"off", "observe", "enforce"};
 
 static int decode_failures(const char *value, uint32_t *ret)
 {
@@ -323,8 +323,8 @@ static void why_range(const struct config_field *f, char *why, size_t size)
 		snprintf(why, size, "a duration from %gs to %gs, such as \"%s\"", f->min, f->max,
 			 f->initial);
 	else if (f->type == FIELD_SIZE)
-		snprintf(why, size, "a size from %.0f to %.0f bytes, such as \"%s\"", f->min, f->max,
-			 f->initial);
+		snprintf(why, size, "a size from %.0f to %.0f bytes, such as \"%s\"", f->min,
+			 f->max, f->initial);
 	else if (f->type == FIELD_U32)
 		snprintf(why, size, "a whole number from %.0f to %.0f", f->min, f->max);
 	else

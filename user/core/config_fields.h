@@ -6,7 +6,7 @@
 #include "core/config.h"
 
 enum field_type {
-	FIELD_STRING,	/* size: of the array */
+	FIELD_STRING, /* size: of the array */
 	FIELD_BOOL,
 	FIELD_U32,
 	FIELD_RATIO,	/* double */

@@ -135,9 +135,9 @@ static size_t utf8_length(const unsigned char *s, size_t n)
 		unsigned char lo = s[0] == 0xf0 ? 0x90 : 0x80, hi = s[0] == 0xf4 ? 0x8f : 0xbf;
 
 		return n >= 4 && s[1] >= lo && s[1] <= hi && (s[2] & 0xc0) == 0x80 &&
-				       (s[3] & 0xc0) == 0x80 ?
-			       4 :
-			       0;
+			       (s[3] & 0xc0) == 0x80
+			   ? 4
+			   : 0;
 	}
 	return 0;
 }
@@ -151,7 +151,7 @@ static void put_string(struct json *j, const char *s, size_t n)
 	while (i < n) {
 		unsigned char c = (unsigned char)s[i];
 		size_t len = utf8_length((const unsigned char *)s + i, n - i);
-		char esc[6] = { '\\', 'u', '0', '0', hex[c >> 4], hex[c & 15] };
+		char esc[6] = {'\\', 'u', '0', '0', hex[c >> 4], hex[c & 15]};
 
 		if (len && c >= 0x20 && c != '"' && c != '\\' && c != 0x7f) {
 			i += len;

@@ -11,7 +11,7 @@
 
 #define LOG_LINE_MAX 4096 /* one write(2): lines of two processes do not mix */
 
-static const char *const level_names[] = { "debug", "info", "warn", "error" };
+static const char *const level_names[] = {"debug", "info", "warn", "error"};
 static enum log_level min_level = LOG_INFO;
 static enum log_format line_format = LOG_CONSOLE;
 static unsigned long long errors;
@@ -70,8 +70,9 @@ static void emit(enum log_level level, const char *msg)
 
 	clock_format_rfc3339(clock_real_ns(), time);
 	if (line_format == LOG_JSON) {
-		at = (size_t)snprintf(line, sizeof(line), "{\"time\":\"%s\",\"level\":\"%s\",\"msg\":\"",
-				      time, level_names[level]);
+		at = (size_t)snprintf(line, sizeof(line),
+				      "{\"time\":\"%s\",\"level\":\"%s\",\"msg\":\"", time,
+				      level_names[level]);
 		at = escape(line, at, sizeof(line) - 4, msg);
 		memcpy(line + at, "\"}\n", 3);
 		at += 3;

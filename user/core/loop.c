@@ -16,7 +16,11 @@
 #define LOOP_BATCH	16
 #define LOOP_OVERRUN_NS (250 * NS_PER_MS)
 
-enum source_kind { SOURCE_FD, SOURCE_TIMER, SOURCE_SIGNAL };
+enum source_kind {
+	SOURCE_FD,
+	SOURCE_TIMER,
+	SOURCE_SIGNAL
+};
 
 struct loop_source {
 	struct loop_source *next;
@@ -81,7 +85,7 @@ static int add(struct loop *l, enum source_kind kind, int fd, uint32_t events, v
 	       struct loop_source **ret)
 {
 	struct loop_source *s = calloc(1, sizeof(*s));
-	struct epoll_event ev = { .events = events, .data.ptr = s };
+	struct epoll_event ev = {.events = events, .data.ptr = s};
 
 	if (!s)
 		return -ENOMEM;
@@ -115,8 +119,8 @@ int loop_add_fd(struct loop *l, int fd, uint32_t events, loop_fd_fn fn, void *ct
 int loop_set_timer(struct loop_source *s, uint64_t period_ns)
 {
 	struct itimerspec its = {
-		.it_interval = { (time_t)(period_ns / NS_PER_SEC), (long)(period_ns % NS_PER_SEC) },
-		.it_value = { (time_t)(period_ns / NS_PER_SEC), (long)(period_ns % NS_PER_SEC) },
+	    .it_interval = {(time_t)(period_ns / NS_PER_SEC), (long)(period_ns % NS_PER_SEC)},
+	    .it_value = {(time_t)(period_ns / NS_PER_SEC), (long)(period_ns % NS_PER_SEC)},
 	};
 
 	return timerfd_settime(s->fd, 0, &its, NULL) ? -errno : 0;
