@@ -6,19 +6,96 @@
 #include "lib/guard.h"
 #include "lib/sock.h"
 
+#define SOCK_GUARD_REFUSED (1u << 0) /* kilter_sock.guard_flags: the last connect() was refused */
+
 static __always_inline bool sock_has_circuit(const struct kilter_sock *s)
 {
 	return s->circuit.peer;
 }
 
+static __always_inline void sock_guard_tell(struct kilter_sock *s, __u32 what, __u64 now_ns)
+{
+	__u64 generation = s->guard_generation;
+
+	if (s->trial_generation) {
+		what |= GUARD_TRIAL;
+		generation = s->trial_generation;
+	}
+	generation = guard_outcome(s->circuit.workload, s->circuit.peer, generation, what, now_ns);
+	/* The first outcome ends a trial. An outcome that came too late to count has brought the
+	 * connection into the present: its next request is a new one. */
+	s->trial_generation = 0;
+	s->guard_generation = generation;
+	if (!generation) {
+		s->circuit.workload = 0;
+		s->circuit.peer = 0;
+	}
+}
+
+/*
+ * A connection that is older than its circuit (the guard learns of a destination from its
+ * first connections) joins with its first failure: to look for a circuit after each success
+ * would cost every request of every service without one.
+ */
+static __always_inline bool sock_guard_wants(const struct kilter_sock *s, __u16 status, __u8 error)
+{
+	return sock_has_circuit(s) || (s->role == KILTER_ROLE_CLIENT && (status >= 500 || error));
+}
+
+static __noinline void sock_guard_join(struct kilter_sock *s)
+{
+	struct kilter_circuit_key key;
+	struct kilter_guard_policy p;
+
+	if (!guard_find(s->workload, s->peer, &key, &p) || p.mode == KILTER_GUARD_OFF)
+		return;
+	s->circuit = key;
+	s->guard_generation = 0;
+	s->trial_generation = 0;
+}
+
+/* A request ended. error: enum kilter_request_error. */
 static __always_inline void sock_guard_request(struct kilter_sock *s, __u16 status, __u8 error,
 					       __u64 now_ns)
 {
+	__u32 what = 0;
+
+	if (!sock_has_circuit(s))
+		sock_guard_join(s);
+	if (!sock_has_circuit(s))
+		return;
+	if (error)
+		what |= KILTER_FAIL_ON_NO_ANSWER;
+	if (status >= 500)
+		what |= KILTER_FAIL_ON_HTTP_5XX;
+	if (!what)
+		what = GUARD_SUCCESS;
+	sock_guard_tell(s, what, now_ns);
 }
-#endif
-#define GUARD_OUTCOME_CONNECT 0
-#define GUARD_OUTCOME_CLOSED  1
-static __always_inline void sock_guard_outcome(struct kilter_sock *s, int k, bool failed,
-					       __u64 now_ns)
+
+static __always_inline void sock_guard_connect_failed(struct kilter_sock *s, __u64 now_ns)
 {
+	if (sock_has_circuit(s))
+		sock_guard_tell(s, KILTER_FAIL_ON_CONNECT, now_ns);
 }
+
+/* It came to nothing by its own wish: the permit is free, nothing is learnt. */
+static __always_inline void sock_guard_release(struct kilter_sock *s)
+{
+	if (sock_has_circuit(s) && s->trial_generation)
+		sock_guard_tell(s, 0, bpf_ktime_get_boot_ns());
+}
+
+/* The end of a connection. Its requests have spoken already where the protocol is known; an
+ * end without data says nothing: a port check, or a peer that only listens. */
+static __always_inline void sock_guard_closed(struct kilter_sock *s, __u64 now_ns)
+{
+	if (!sock_has_circuit(s))
+		return;
+	if (s->protocol != KILTER_PROTO_HTTP1 && (s->flags & SOCK_HAD_DATA))
+		sock_guard_tell(s, GUARD_SUCCESS, now_ns);
+	else
+		sock_guard_release(s);
+}
+
+#endif
