@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+/* audit tail|query: the trail's own files, so that they answer without the daemon as well. */
+#include <sys/stat.h>
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "audit/audit.h"
+#include "cli/cli.h"
+#include "core/cleanup.h"
+#include "core/clock.h"
+#include "core/config.h"
+
+#define TAIL_DEFAULT 20
+#define FOLLOW_US    200000
+
+static void print_record(const struct cli *c, const char *line, size_t len)
+{
+	json_t *j;
+	char when[32], action[48], service[64], what[256];
+
+	if (c->output == CLI_JSON) {
+		fwrite(line, 1, len, stdout);
+		putchar('\n');
+		return;
+	}
+	j = json_loadb(line, len, 0, NULL);
+	if (!j)
+		return;
+	snprintf(when, sizeof(when), "%.19s", cli_text(j, "@timestamp"));
+	cli_safe(cli_text(j, "event.action"), action, sizeof(action));
+	cli_safe(cli_text(j, "service.name"), service, sizeof(service));
+	if (*cli_text(j, "event.reason")) {
+		cli_safe(cli_text(j, "event.reason"), what, sizeof(what));
+	} else if (*cli_text(j, "destination.address")) {
+		char text[256];
+
+		snprintf(text, sizeof(text), "-> %.200s:%llu", cli_text(j, "destination.address"),
+			 (unsigned long long)cli_whole(j, "destination.port"));
+		cli_safe(text, what, sizeof(what));
+	} else if (*cli_text(j, "destination.ip")) {
+		char text[256];
+
+		snprintf(text, sizeof(text), "-> %.200s:%llu", cli_text(j, "destination.ip"),
+			 (unsigned long long)cli_whole(j, "destination.port"));
+		cli_safe(text, what, sizeof(what));
+	} else {
+		cli_safe(*cli_text(j, "process.executable") ? cli_text(j, "process.executable")
+			 : *cli_text(j, "kilter.subject")   ? cli_text(j, "kilter.subject")
+							    : cli_text(j, "process.name"),
+			 what, sizeof(what));
+	}
+	printf("%s %8llu %-20s %-8s %-20s %llu %s\n", when,
+	       (unsigned long long)cli_whole(j, "event.sequence"), action,
+	       cli_text(j, "event.outcome"), *service ? service : "-",
+	       (unsigned long long)cli_whole(j, "process.pid"), what);
+	json_decref(j);
+}
+
+static int on_line(void *ctx, const char *line, size_t len)
+{
+	print_record(ctx, line, len);
+	return ferror(stdout) ? -EIO : 0;
+}
+
+/* "10m" ago, or an RFC 3339 time. */
+static int parse_since(const char *s, uint64_t *ret)
+{
+	struct tm tm = {0};
+	uint64_t ago;
+
+	if (!config_parse_duration(s, &ago)) {
+		*ret = clock_real_ns() - ago;
+		return 0;
+	}
+	if (!strptime(s, "%Y-%m-%dT%H:%M:%S", &tm))
+		return -EINVAL;
+	*ret = (uint64_t)timegm(&tm) * NS_PER_SEC;
+	return 0;
+}
+
+/* Follows the file by name: a rotation moves it away, a new one takes its place. */
+static int follow(struct cli *c, const char *path)
+{
+	_cleanup_fclose_ FILE *f = fopen(path, "re");
+	_cleanup_free_ char *line = NULL;
+	size_t cap = 0;
+	struct stat st, now;
+
+	if (!f || fseek(f, 0, SEEK_END) || fstat(fileno(f), &st))
+		return CLI_FAILED;
+	for (;;) {
+		off_t at = ftello(f);
+		ssize_t n = getline(&line, &cap, f);
+
+		if (n > 0 && line[n - 1] == '\n') {
+			print_record(c, line, (size_t)n - 1);
+			continue;
+		}
+		if (fflush(stdout))
+			return CLI_FAILED;
+		clearerr(f);
+		fseeko(f, at, SEEK_SET); /* half a line: the rest is on its way */
+		if (!stat(path, &now) && (now.st_ino != st.st_ino || now.st_size < at)) {
+			FILE *fresh = fopen(path, "re");
+
+			if (fresh) {
+				fclose(f);
+				f = fresh;
+				fstat(fileno(f), &st);
+			}
+			continue;
+		}
+		usleep(FOLLOW_US);
+	}
+}
+
+int cli_audit(struct cli *c)
+{
+	const char *verb = c->argc ? c->args[0] : "tail";
+	struct audit_query q = {0};
+	char path[CONFIG_PATH_LEN];
+	uint64_t bad = 0;
+	int err;
+
+	if (strcmp(verb, "tail") && strcmp(verb, "query")) {
+		fprintf(stderr, "kilter: audit: unknown action '%s'; known: tail query\n", verb);
+		return CLI_USAGE;
+	}
+	snprintf(path, sizeof(path), "%s",
+		 c->audit_file ? c->audit_file : "/var/log/kilter/audit.jsonl");
+	q.file = path;
+	q.action = c->action;
+	q.service = c->service;
+	q.outcome = c->outcome;
+	q.limit = c->limit ? c->limit : strcmp(verb, "tail") ? 0 : TAIL_DEFAULT;
+	if (c->since && parse_since(c->since, &q.since_real_ns)) {
+		fprintf(stderr,
+			"kilter: --since '%s' is neither a duration such as 10m nor a time such "
+			"as 2026-01-31T12:00:00\n",
+			c->since);
+		return CLI_USAGE;
+	}
+	err = audit_query_run(&q, on_line, c, &bad);
+	if (err) {
+		fprintf(stderr, "kilter: cannot read the audit trail %s: %s\n", path,
+			strerror(-err));
+		return CLI_FAILED;
+	}
+	if (bad)
+		fprintf(stderr, "kilter: %llu lines of %s are not JSON\n", (unsigned long long)bad,
+			path);
+	if (!strcmp(verb, "tail") && c->follow)
+		return follow(c, path);
+	return CLI_DONE;
+}

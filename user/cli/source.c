@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/cli.h"
+#include "core/cleanup.h"
+
+int cli_encode(const char *s, char *buf, size_t size)
+{
+	static const char hex[] = "0123456789ABCDEF";
+	size_t n = strlen(buf);
+
+	for (; *s; s++) {
+		unsigned char c = (unsigned char)*s;
+		bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+			     (c >= '0' && c <= '9') || strchr("-._~", c);
+
+		if (n + 4 > size)
+			return -ENAMETOOLONG;
+		if (plain) {
+			buf[n++] = (char)c;
+		} else {
+			buf[n++] = '%';
+			buf[n++] = hex[c >> 4];
+			buf[n++] = hex[c & 15];
+		}
+		buf[n] = '\0';
+	}
+	return 0;
+}
+
+/* What the daemon said of an error: problem+json's detail or title. */
+static int told(const struct cli_response *r, const char *path)
+{
+	json_t *j = json_loads(r->body, 0, NULL);
+	const char *detail = cli_text(j, "detail"), *title = cli_text(j, "title");
+	char safe[256];
+
+	cli_safe(*detail ? detail : *title ? title : "no reason given", safe, sizeof(safe));
+	if (r->status == 404)
+		fprintf(stderr, "kilter: not found: %s\n", *detail ? safe : path);
+	else
+		fprintf(stderr, "kilter: the daemon answered %d: %s\n", r->status, safe);
+	json_decref(j);
+	return r->status == 404 ? CLI_NOT_FOUND : CLI_FAILED;
+}
+
+static int exchange(struct cli *c, const char *method, const char *path, json_t **ret, int *ret_err)
+{
+	struct cli_response r = {0};
+	json_error_t error;
+	int status = CLI_DONE;
+
+	*ret_err = cli_http(c->socket, method, path, &r);
+	if (*ret_err)
+		return CLI_UNREACHABLE;
+	if (r.status < 200 || r.status > 299) {
+		status = told(&r, path);
+	} else {
+		*ret = json_loadb(r.body, r.length, 0, &error);
+		if (!*ret) {
+			fprintf(stderr,
+				"kilter: the daemon's answer to %s is not JSON: line %d: %s\n",
+				path, error.line, error.text);
+			status = CLI_FAILED;
+		}
+	}
+	free(r.body);
+	return status;
+}
+
+int cli_get(struct cli *c, const char *path, json_t **ret)
+{
+	static bool warned;
+	int err, status = exchange(c, "GET", path, ret, &err);
+
+	if (status != CLI_UNREACHABLE)
+		return status;
+	if (err != -EACCES && !cli_maps_get(c, path, ret)) {
+		if (!warned)
+			fprintf(
+			    stderr,
+			    "kilter: no daemon at %s (%s): read from the maps pinned below %s\n",
+			    c->socket, strerror(-err), c->bpffs);
+		warned = true;
+		return CLI_DONE;
+	}
+	fprintf(stderr, "kilter: cannot reach the daemon at %s: %s%s\n", c->socket, strerror(-err),
+		err == -EACCES ? "; be root or in the socket's group"
+			       : "; is kilterd running, and is --socket right?");
+	return CLI_UNREACHABLE;
+}
+
+int cli_post(struct cli *c, const char *path, json_t **ret)
+{
+	int err, status = exchange(c, "POST", path, ret, &err);
+
+	if (status == CLI_UNREACHABLE)
+		fprintf(stderr, "kilter: cannot reach the daemon at %s: %s\n", c->socket,
+			strerror(-err));
+	return status;
+}
