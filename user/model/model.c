@@ -336,7 +336,9 @@ void model_add_workload_id(void *mv, __u32 id, const struct kilter_workload *inf
 		return;
 	}
 	i->info = *info;
-	workload_seen(m, id);
+	/* Named now, while its cgroup is there to ask; shown once it serves, calls or listens: a
+	 * node executes many programs that never touch the network. */
+	workload_resolve(m, i);
 }
 
 void model_add_peer_id(void *mv, __u32 id, const struct kilter_peer *p)
