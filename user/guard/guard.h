@@ -38,7 +38,9 @@ struct guard_circuit {
 	uint64_t retry_boot_ns;	      /* open: when half-open is tried */
 	uint32_t consecutive, opens;  /* opens in a row: the back-off exponent */
 	uint64_t successes, failures, refused, would_refuse, lease_expired, trips;
-	char reason[192]; /* of the last transition, kept after recovery */
+	char reason[192];	 /* of the last transition, kept after recovery */
+	uint64_t transitions[3]; /* into each state, since start */
+	uint64_t suppressed;	 /* trips that the panic guard held back, since start */
 };
 
 struct guard;

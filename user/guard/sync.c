@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "guard/sync.h"
+
+#include <arpa/inet.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <bpf/bpf.h>
+
+#include <kilter/limits.h>
+
+#include "core/cleanup.h"
+#include "core/json.h"
+
+#define STATE_BYTES_MAX (32u << 20) /* KILTER_CIRCUITS_MAX records of at most 1 KiB, twice */
+
+static void cleanup_json(struct json *j)
+{
+	json_done(j);
+}
+#define _cleanup_json_ __attribute__((cleanup(cleanup_json)))
+
+static void raise_generation(struct sync *s, uint64_t generation)
+{
+	if (generation > s->generation)
+		s->generation = generation;
+}
+
+/* Every key of a map, into a new array: entries come and go while it is walked, and a key that
+ * is gone makes get_next_key begin anew. */
+static int read_keys(int fd, struct kilter_circuit_key **ret, unsigned int *ret_count)
+{
+	_cleanup_free_ struct kilter_circuit_key *keys = NULL;
+	const struct kilter_circuit_key *at = NULL;
+	unsigned int n = 0;
+
+	keys = calloc(KILTER_CIRCUITS_MAX, sizeof(*keys));
+	if (!keys)
+		return -ENOMEM;
+	while (n < KILTER_CIRCUITS_MAX) {
+		if (bpf_map_get_next_key(fd, at, &keys[n])) {
+			if (errno != ENOENT)
+				return -errno;
+			break;
+		}
+		at = &keys[n++];
+	}
+	*ret = take_ptr(keys);
+	*ret_count = n;
+	return 0;
+}
+
+int sync_init(struct sync *s, const struct guard_maps *maps)
+{
+	_cleanup_free_ struct kilter_circuit_key *policies = NULL, *runtimes = NULL;
+	unsigned int n = 0;
+	int err;
+
+	memset(s, 0, sizeof(*s));
+	s->maps = *maps;
+	err = read_keys(maps->policy_fd, &policies, &n);
+	if (err)
+		return err;
+	for (unsigned int i = 0; i < n; i++) {
+		struct kilter_guard_policy p;
+
+		if (!sync_policy(s, &policies[i], &p))
+			raise_generation(s, p.generation);
+	}
+	err = read_keys(maps->runtime_fd, &runtimes, &n);
+	if (err)
+		return err;
+	for (unsigned int i = 0; i < n; i++) {
+		struct kilter_guard_runtime rt;
+
+		if (!sync_runtime(s, &runtimes[i], &rt))
+			raise_generation(s, rt.generation);
+	}
+	return 0;
+}
+
+uint64_t sync_next_generation(struct sync *s)
+{
+	return ++s->generation;
+}
+
+int sync_write(struct sync *s, const struct kilter_circuit_key *key,
+	       const struct kilter_guard_policy *p)
+{
+	int err;
+
+	if (!bpf_map_update_elem(s->maps.policy_fd, key, p, BPF_ANY))
+		return 0;
+	err = -errno;
+	if (err == -E2BIG)
+		s->full++;
+	else
+		s->write_errors++;
+	return err;
+}
+
+int sync_remove(struct sync *s, const struct kilter_circuit_key *key)
+{
+	int err = 0;
+
+	if (bpf_map_delete_elem(s->maps.policy_fd, key) && errno != ENOENT)
+		err = -errno;
+	if (bpf_map_delete_elem(s->maps.runtime_fd, key) && errno != ENOENT)
+		err = -errno;
+	if (err)
+		s->write_errors++;
+	return err;
+}
+
+int sync_policy(struct sync *s, const struct kilter_circuit_key *key,
+		struct kilter_guard_policy *ret)
+{
+	return bpf_map_lookup_elem(s->maps.policy_fd, key, ret) ? -errno : 0;
+}
+
+int sync_runtime(struct sync *s, const struct kilter_circuit_key *key,
+		 struct kilter_guard_runtime *ret)
+{
+	return bpf_map_lookup_elem(s->maps.runtime_fd, key, ret) ? -errno : 0;
+}
+
+unsigned int sync_sweep(struct sync *s,
+			bool (*keep)(void *ctx, const struct kilter_circuit_key *key), void *ctx)
+{
+	const int fds[] = {s->maps.policy_fd, s->maps.runtime_fd};
+	unsigned int removed = 0;
+
+	for (unsigned int m = 0; m < 2; m++) {
+		_cleanup_free_ struct kilter_circuit_key *keys = NULL;
+		unsigned int n = 0;
+
+		if (read_keys(fds[m], &keys, &n)) {
+			s->write_errors++;
+			continue;
+		}
+		for (unsigned int i = 0; i < n; i++)
+			if (!keep(ctx, &keys[i]) && !sync_remove(s, &keys[i]))
+				removed++;
+	}
+	return removed;
+}
+
+/* --- the state file --- */
+
+int sync_boot_id(char ret[static 37])
+{
+	_cleanup_close_ int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+
+	memset(ret, 0, 37);
+	if (fd < 0)
+		return -errno;
+	return read(fd, ret, 36) == 36 ? 0 : -EIO;
+}
+
+static void write_record(struct json *j, const struct sync_record *r)
+{
+	json_object_begin(j);
+	json_kv_string(j, "name", r->name);
+	json_kv_string(j, "workload", r->workload);
+	json_key(j, "address");
+	json_array_begin(j);
+	for (unsigned int i = 0; i < 16; i++)
+		json_u64(j, r->destination.addr[i]);
+	json_array_end(j);
+	json_kv_u64(j, "family", r->destination.family);
+	json_kv_u64(j, "port", ntohs(r->destination.port_be));
+	json_key(j, "keys");
+	json_array_begin(j);
+	for (unsigned int i = 0; i < r->keys_count; i++) {
+		json_object_begin(j);
+		json_kv_u64(j, "workload", r->keys[i].workload);
+		json_kv_u64(j, "peer", r->keys[i].peer);
+		json_object_end(j);
+	}
+	json_array_end(j);
+	json_kv_u64(j, "state", r->state);
+	json_kv_bool(j, "held", r->held);
+	json_kv_u64(j, "opens", r->opens);
+	json_kv_u64(j, "generation", r->generation);
+	json_kv_u64(j, "since_real_ns", r->since_real_ns);
+	json_kv_u64(j, "since_boot_ns", r->since_boot_ns);
+	json_kv_u64(j, "retry_boot_ns", r->retry_boot_ns);
+	json_kv_string(j, "reason", r->reason);
+	json_object_end(j);
+}
+
+static int write_file(const char *path, const char *buf, size_t len)
+{
+	char fresh[PATH_MAX];
+	_cleanup_close_ int fd = -1;
+	int err = 0;
+
+	if ((size_t)snprintf(fresh, sizeof(fresh), "%s.new", path) >= sizeof(fresh))
+		return -ENAMETOOLONG;
+	fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
+	if (fd < 0)
+		return -errno;
+	while (len && !err) {
+		ssize_t n = write(fd, buf, len);
+
+		if (n < 0)
+			err = errno == EINTR ? 0 : -errno;
+		else {
+			buf += n;
+			len -= (size_t)n;
+		}
+	}
+	/* No fsync: after a power cut the kernel's circuits are gone as well, and a tick must
+	 * not wait for a disk. */
+	if (!err && rename(fresh, path))
+		err = -errno;
+	if (err)
+		unlink(fresh);
+	return err;
+}
+
+int sync_save(struct sync *s, const char *path, bool (*next)(void *ctx, struct sync_record *ret),
+	      void *ctx)
+{
+	_cleanup_json_ struct json j;
+	struct sync_record r;
+	char here[37];
+	int err;
+
+	json_init(&j, STATE_BYTES_MAX);
+	err = sync_boot_id(here);
+	if (!err) {
+		json_object_begin(&j);
+		json_kv_u64(&j, "version", SYNC_STATE_VERSION);
+		json_kv_string(&j, "boot_id", here);
+		json_kv_u64(&j, "generation", s->generation);
+		json_key(&j, "circuits");
+		json_array_begin(&j);
+		while (next(ctx, &r))
+			write_record(&j, &r);
+		json_array_end(&j);
+		json_object_end(&j);
+		err = json_error(&j);
+	}
+	if (!err)
+		err = write_file(path, j.buf, j.len);
+	if (err)
+		s->state_errors++;
+	return err;
+}

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The guard's dealings with what outlives it: the two maps in the kernel, and a file for
+ * what the kernel has no room for (back-off, reasons, holds).
+ */
+#ifndef KILTER_GUARD_SYNC_H
+#define KILTER_GUARD_SYNC_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <kilter/guard.h>
+#include <kilter/identity.h>
+
+#include "guard/guard.h"
+
+#define SYNC_STATE_VERSION 1
+#define SYNC_KEYS_MAX	   8 /* kernel ids of one caller, as struct model_edge has them */
+
+struct sync {
+	struct guard_maps maps;
+	uint64_t generation;   /* the last one given out */
+	uint64_t write_errors; /* but for a full map */
+	uint64_t full;	       /* writes that found no room */
+	uint64_t state_errors; /* of the state file */
+};
+
+/* Finds the highest generation that the kernel has heard of. maps are borrowed. */
+int sync_init(struct sync *s, const struct guard_maps *maps);
+/* Strictly increasing, also over restarts: a late outcome of an old one can never count. */
+uint64_t sync_next_generation(struct sync *s);
+/* Whole values. -E2BIG: no room (counted); try again later. */
+int sync_write(struct sync *s, const struct kilter_circuit_key *key,
+	       const struct kilter_guard_policy *p);
+/* The policy first: what has none is not counted any more. */
+int sync_remove(struct sync *s, const struct kilter_circuit_key *key);
+/* -ENOENT: the kernel has none (yet). */
+int sync_policy(struct sync *s, const struct kilter_circuit_key *key,
+		struct kilter_guard_policy *ret);
+int sync_runtime(struct sync *s, const struct kilter_circuit_key *key,
+		 struct kilter_guard_runtime *ret);
+/* Removes every entry of both maps that keep() does not want; returns how many. */
+unsigned int sync_sweep(struct sync *s,
+			bool (*keep)(void *ctx, const struct kilter_circuit_key *key), void *ctx);
+
+int sync_boot_id(char ret[static 37]);
+
+/* One circuit in the state file. */
+struct sync_record {
+	char name[224], workload[128], reason[192];
+	struct kilter_peer destination;
+	struct kilter_circuit_key keys[SYNC_KEYS_MAX];
+	unsigned int keys_count;
+	enum kilter_circuit_state state;
+	bool held;
+	uint32_t opens;
+	uint64_t generation, since_real_ns;
+	uint64_t since_boot_ns, retry_boot_ns; /* 0 when read after a reboot */
+};
+
+/* fn is called for each circuit of the file at path. 0 also where there is no file; -EINVAL: it
+ * is no file of ours. Raises the generation to the file's. */
+int sync_load(struct sync *s, const char *path, void (*fn)(void *ctx, const struct sync_record *r),
+	      void *ctx);
+/* Writes a new file beside path and renames it; next() fills a record, false at the end. */
+int sync_save(struct sync *s, const char *path, bool (*next)(void *ctx, struct sync_record *ret),
+	      void *ctx);
+
+#endif
