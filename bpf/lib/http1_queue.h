@@ -68,24 +68,24 @@ static __always_inline __u8 queue_method(struct kilter_sock *s, void *sk)
 	return r ? r->method : KILTER_METHOD_OTHER;
 }
 
-/* The oldest outstanding request ends now. */
-static __noinline void queue_finish(struct kilter_sock *s, void *sk, __u16 status, __u8 error,
-				    __u64 now_ns)
+/*
+ * The oldest outstanding request ends now; r is its slot or NULL. A global function: the
+ * verifier takes it once, not from each of the places where a request can end.
+ */
+__noinline int queue_done(struct kilter_sock *s, struct sock_request *r, __u32 status, __u32 error,
+			  __u64 now_ns)
 {
-	const struct sock_request *r;
-	struct kilter_series_key key = {
-	    .workload = s->workload,
-	    .peer = s->peer,
-	    .status = status,
-	    .role = s->role,
-	    .protocol = KILTER_PROTO_HTTP1,
-	    .error = error,
-	};
+	struct kilter_series_key key = {};
 	__u64 ns = 0, in, out;
 
-	if (!queue_length(s))
-		return;
-	r = queue_slot(s, sk, s->tail, false);
+	if (!s)
+		return 0;
+	key.workload = s->workload;
+	key.peer = s->peer;
+	key.status = status;
+	key.role = s->role;
+	key.protocol = KILTER_PROTO_HTTP1;
+	key.error = error;
 	if (r) {
 		key.method = r->method;
 		key.route = r->route;
@@ -98,8 +98,16 @@ static __noinline void queue_finish(struct kilter_sock *s, void *sk, __u16 statu
 	s->request.bytes = 0;
 	s->response.bytes = 0;
 	series_bump(&key, ns, in, out, 1);
-	if (sock_has_circuit(s))
+	if (sock_guard_wants(s, status, error))
 		sock_guard_request(s, status, error, now_ns);
+	return 0;
+}
+
+static __always_inline void queue_finish(struct kilter_sock *s, void *sk, __u32 status, __u32 error,
+					 __u64 now_ns)
+{
+	if (queue_length(s))
+		queue_done(s, queue_slot(s, sk, s->tail, false), status, error, now_ns);
 }
 
 /* The connection is over: what is still outstanding has failed, unless its response was

@@ -50,14 +50,17 @@ static __always_inline void sample(struct kilter_sock *s, struct kilter_conn *c,
 
 /* Did the packet that completed this handshake carry payload? See struct sock_early. noinline:
  * the parser is large, and few connections start like this. */
-static __noinline int take_early(struct bpf_sock_ops *ctx, struct bpf_sock *sk,
-				 struct kilter_sock *s)
+static __noinline int take_early(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
 {
 	__u32 zero = 0, len;
 	struct sock_early *e = bpf_map_lookup_elem(&early_segment, &zero);
+	struct kilter_sock *s;
 
 	if (!e || !e->len || e->remote_port != bpf_ntohl(ctx->remote_port) ||
 	    e->local_port != ctx->local_port || e->seq != ctx->rcv_nxt)
+		return 0;
+	s = sock_get(sk);
+	if (!s)
 		return 0;
 	len = e->len;
 	e->len = 0;
@@ -67,13 +70,17 @@ static __noinline int take_early(struct bpf_sock_ops *ctx, struct bpf_sock *sk,
 	return 0;
 }
 
-static __always_inline void on_established(struct bpf_sock_ops *ctx, struct bpf_sock *sk, __u8 role)
+static __noinline int on_established(struct bpf_sock_ops *ctx, struct bpf_sock *sk, __u32 role)
 {
 	struct kilter_sock *s = sock_get_or_create(sk);
+	__u32 snd_nxt = ctx->snd_nxt, rcv_nxt = ctx->rcv_nxt;
 	struct kilter_conn *c;
 
+	/* Read here, or clang selects the address by role: no arithmetic on ctx is allowed. */
+	barrier_var(snd_nxt);
+	barrier_var(rcv_nxt);
 	if (!s)
-		return;
+		return 0;
 	s->role = role;
 	if (role == KILTER_ROLE_SERVER) {
 		/* A child of the listener's storage, or a fresh one if the listener was unknown. */
@@ -96,17 +103,15 @@ static __always_inline void on_established(struct bpf_sock_ops *ctx, struct bpf_
 	/* The parsers start at the first byte of each direction, so that a reordered first
 	 * segment is told from a stream joined in its middle. */
 	if (role == KILTER_ROLE_CLIENT) {
-		s->request.next_seq = ctx->snd_nxt;
-		s->response.next_seq = ctx->rcv_nxt;
+		s->request.next_seq = snd_nxt;
+		s->response.next_seq = rcv_nxt;
 	} else {
-		s->request.next_seq = ctx->rcv_nxt;
-		s->response.next_seq = ctx->snd_nxt;
+		s->request.next_seq = rcv_nxt;
+		s->response.next_seq = snd_nxt;
 	}
 	s->request.has_seq = 1;
 	s->response.has_seq = 1;
 	sock_opened(s, false);
-	if (role == KILTER_ROLE_SERVER)
-		take_early(ctx, sk, s);
 	bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG |
 					   BPF_SOCK_OPS_RETRANS_CB_FLAG);
 	if (role == KILTER_ROLE_CLIENT) {
@@ -121,9 +126,10 @@ static __always_inline void on_established(struct bpf_sock_ops *ctx, struct bpf_
 		}
 		emit_net_if(audit_connect, KILTER_EVENT_CONNECT, s, &s->dest, 0, ns, 0);
 	}
+	return 0;
 }
 
-static __always_inline void on_listen(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
+static __noinline int on_listen(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
 {
 	struct kilter_sock *s = sock_get_or_create(sk);
 	struct kilter_listener_key key = {};
@@ -132,7 +138,7 @@ static __always_inline void on_listen(struct bpf_sock_ops *ctx, struct bpf_sock 
 	struct tcp_sock *tp;
 
 	if (!s)
-		return;
+		return 0;
 	peer_local(&at, bpf_htons(ctx->local_port));
 	s->peer = intern_peer(&at);
 	s->role = KILTER_ROLE_SERVER;
@@ -155,6 +161,7 @@ static __always_inline void on_listen(struct bpf_sock_ops *ctx, struct bpf_sock 
 		peer_v4(&at, ctx->local_ip4, bpf_htons(ctx->local_port));
 	}
 	emit_net_if(audit_listen, KILTER_EVENT_LISTEN, s, &at, 0, 0, fresh.queue_limit);
+	return 0;
 }
 
 static __always_inline __u32 failure_reason(__u32 err, __u64 waited_ns, __u32 *ret_err)
@@ -187,7 +194,10 @@ static __always_inline void connect_failed(struct kilter_sock *s, __u32 sk_err)
 	if (c && reason < KILTER_CONNECT_FAILURES)
 		add_to(c->failed[reason], 1);
 	emit_net_if(audit_connect, KILTER_EVENT_CONNECT, s, &s->dest, err, ns, 0);
-	sock_guard_outcome(s, GUARD_OUTCOME_CONNECT, reason != KILTER_CONNECT_OTHER, now);
+	if (reason != KILTER_CONNECT_OTHER)
+		sock_guard_connect_failed(s, now);
+	else
+		sock_guard_release(s);
 }
 
 static __always_inline void connection_closed(struct kilter_sock *s, void *sk,
@@ -200,9 +210,7 @@ static __always_inline void connection_closed(struct kilter_sock *s, void *sk,
 			add_to(c->undecoded, 1);
 	}
 	http1_connection_ended(s, sk, sk_err == E_CONNRESET);
-	if (s->protocol != KILTER_PROTO_HTTP1)
-		sock_guard_outcome(s, GUARD_OUTCOME_CLOSED, !(s->flags & SOCK_HAD_DATA),
-				   bpf_ktime_get_boot_ns());
+	sock_guard_closed(s, bpf_ktime_get_boot_ns());
 }
 
 SEC("sockops")
@@ -234,6 +242,7 @@ int tcp_life(struct bpf_sock_ops *ctx)
 		break;
 	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
 		on_established(ctx, sk, KILTER_ROLE_SERVER);
+		take_early(ctx, sk);
 		break;
 	case BPF_SOCK_OPS_TCP_LISTEN_CB:
 		on_listen(ctx, sk);

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * The guard at connect(): one decision per TCP connect of the observed cgroup, before any
+ * packet is sent. Runs after sock_owner, whose storage it completes.
+ *
+ * Refusing is ECONNREFUSED through bpf_set_retval(), which connect hooks have since Linux 6.1
+ * (kernel commit 69fd337a975c and its follow-ups). Before that, the destination is rewritten
+ * to a multicast address, which TCP refuses at once with ENETUNREACH: sibling programs,
+ * loaded when the first pair is refused by the verifier.
+ */
+#include "lib/emit.h"
+#include "lib/guard_sock.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+#define SOCK_STREAM  1
+#define ECONNREFUSED 111
+
+static __always_inline enum guard_verdict decide(struct bpf_sock_addr *ctx,
+						 const struct kilter_peer *peer)
+{
+	struct bpf_sock *sk = ctx->sk;
+	enum guard_verdict verdict;
+	struct guard_ticket t;
+	struct kilter_sock *s;
+
+	if (ctx->type != SOCK_STREAM || !sk)
+		return GUARD_PASS;
+	s = sock_get(sk);
+	if (!s || s->flags & SOCK_OPEN)
+		return GUARD_PASS;
+	verdict = guard_check(s->workload, s->peer, bpf_ktime_get_boot_ns(), &t);
+	s->circuit = t.key;
+	s->guard_generation = t.generation;
+	s->trial_generation = t.trial ? t.generation : 0;
+	s->guard_flags = 0;
+	if (verdict == GUARD_REFUSE) {
+		s->guard_flags = SOCK_GUARD_REFUSED;
+		s->flags &= ~SOCK_CONNECTING;
+		emit_net(KILTER_EVENT_REFUSED, s, peer, ECONNREFUSED, 0, 0);
+	}
+	return verdict;
+}
+
+static __always_inline enum guard_verdict decide4(struct bpf_sock_addr *ctx)
+{
+	struct kilter_peer peer;
+
+	peer_v4(&peer, ctx->user_ip4, ctx->user_port);
+	return decide(ctx, &peer);
+}
+
+static __always_inline enum guard_verdict decide6(struct bpf_sock_addr *ctx)
+{
+	__u32 addr[4] = {ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2], ctx->user_ip6[3]};
+	struct kilter_peer peer;
+
+	peer_v6(&peer, addr, ctx->user_port);
+	return decide(ctx, &peer);
+}
+
+SEC("cgroup/connect4")
+int guard_connect4(struct bpf_sock_addr *ctx)
+{
+	if (decide4(ctx) == GUARD_PASS)
+		return 1;
+	bpf_set_retval(-ECONNREFUSED);
+	return 0;
+}
+
+SEC("cgroup/connect6")
+int guard_connect6(struct bpf_sock_addr *ctx)
+{
+	if (decide6(ctx) == GUARD_PASS)
+		return 1;
+	bpf_set_retval(-ECONNREFUSED);
+	return 0;
+}
+
+SEC("cgroup/connect4")
+int guard_connect4_rewrite(struct bpf_sock_addr *ctx)
+{
+	if (decide4(ctx) == GUARD_REFUSE)
+		ctx->user_ip4 = bpf_htonl(0xe0000001); /* 224.0.0.1 */
+	return 1;
+}
+
+SEC("cgroup/connect6")
+int guard_connect6_rewrite(struct bpf_sock_addr *ctx)
+{
+	if (decide6(ctx) == GUARD_REFUSE) {
+		ctx->user_ip6[0] = bpf_htonl(0xff020000); /* ff02::1 */
+		ctx->user_ip6[1] = 0;
+		ctx->user_ip6[2] = 0;
+		ctx->user_ip6[3] = bpf_htonl(1);
+	}
+	return 1;
+}
