@@ -421,7 +421,8 @@ static void tick(void *ctx, uint64_t missed)
 		probes[i] = (struct health_probe){.name = status[i].name,
 						  .tier = status[i].running ? status[i].tier : NULL,
 						  .reason = status[i].reason,
-						  .essential = status[i].essential};
+						  .essential = status[i].essential,
+						  .off = status[i].off};
 	health_tick(a->health, a->model, probes, n, drops, drops_count, boot, real);
 	guard_tick(a->guard, a->model, boot, real);
 	audit_tick(a->audit, real);

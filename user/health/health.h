@@ -7,6 +7,7 @@
 #ifndef KILTER_HEALTH_HEALTH_H
 #define KILTER_HEALTH_HEALTH_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "core/config.h"
@@ -55,6 +56,7 @@ struct health_probe {
 	const char *tier;   /* as `kilter status` names it; NULL: not running */
 	const char *reason; /* why not, or why not the best tier */
 	bool essential;
+	bool off; /* switched off in the configuration: not running is as it should be */
 };
 
 struct health_drop { /* from collect: drops in our own maps since the last tick */

@@ -39,7 +39,7 @@ struct loaded {
 	void *skel;
 	struct attached programs[PROBE_PROGRAMS_MAX];
 	char tier[64], reason[256];
-	bool running;
+	bool running, off;
 };
 
 struct probe_set {
@@ -341,6 +341,7 @@ int probe_set_open(struct probe_set **ret, const struct config *c, const char *c
 		p->row = &probe_rows[i];
 		if (p->row->enabled && !p->row->enabled(c)) {
 			snprintf(p->reason, sizeof(p->reason), "switched off in the configuration");
+			p->off = true;
 			continue;
 		}
 		err = open_row(set, p, &o);
@@ -479,6 +480,7 @@ unsigned int probe_status(const struct probe_set *set, struct probe_status *ret,
 		s->name = p->row->name;
 		s->hooks = p->row->hooks;
 		s->running = p->running;
+		s->off = p->off;
 		s->essential = p->row->essential;
 		snprintf(s->tier, sizeof(s->tier), "%s", p->tier);
 		snprintf(s->reason, sizeof(s->reason), "%s", p->reason);
