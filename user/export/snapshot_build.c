@@ -189,6 +189,7 @@ static void add_circuit(void *ctx, const struct guard_circuit *c)
 	r->would_refuse = c->would_refuse;
 	r->lease_expired = c->lease_expired;
 	r->trips = c->trips;
+	memcpy(r->transitions, c->transitions, sizeof(r->transitions));
 	k = list_add(&b->circuits);
 	if (k) {
 		snprintf(k->workload, sizeof(k->workload), "%s", c->workload);
