@@ -148,7 +148,8 @@ __noinline __u32 route_of(struct scratch *sc, __u32 workload, __u32 at, __u32 en
 	if (!sc)
 		return 0;
 	tag = path_tag(sc, at, end);
-	slot = tag >> 40 & (ROUTE_CACHE - 1);
+	/* Caller and callee on one node ask for the same path in turns: a slot each. */
+	slot = (tag >> 40 ^ workload) & (ROUTE_CACHE - 1);
 	cached = bpf_map_lookup_elem(&route_cache, &slot);
 	if (!cached)
 		return 0;
