@@ -8,8 +8,8 @@
 #include <stdint.h>
 
 /* The weight in thousandths that a list like "gzip;q=0.5, *;q=0" gives to name; -1 when
- * neither it nor a wildcard is listed. name "a/b" also matches "a/b", "a/" + "*" and "*" + "/" + "*"
- * (the most specific wins); parameters other than q are ignored. */
+ * neither it nor a wildcard is listed. name "a/b" also matches "a/b", "a/" + "*" and "*" + "/" +
+ * "*" (the most specific wins); parameters other than q are ignored. */
 int negotiate_weight(const char *list, const char *name);
 bool negotiate_gzip(const char *accept_encoding);
 /* Percent-decodes in[0..len) to out of size bytes, NUL-terminated. -EBADMSG for a bad escape or

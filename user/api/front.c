@@ -1,0 +1,419 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Agent -> supervisor -> worker. The supervisor keeps root only to be able to watch and to
+ * give the worker's user to a new one; it reads nothing from outside. The listening sockets
+ * are opened in the agent, so that an address in use is an error at start and a worker that
+ * dies drops no connection that waits in the queue.
+ */
+#include "api/front.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <netdb.h>
+#include <poll.h>
+#include <pwd.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "api/http.h"
+#include "api/sandbox.h"
+#include "core/cleanup.h"
+#include "core/clock.h"
+#include "core/log.h"
+#include "core/loop.h"
+
+#define FRONT_BACKLOG	  128
+#define FRONT_BACKOFF_MIN (100 * NS_PER_MS)
+#define FRONT_BACKOFF_MAX (10 * NS_PER_SEC)
+#define FRONT_STEADY_NS	  (30 * NS_PER_SEC) /* a worker that lived so long starts afresh */
+
+struct front {
+	const struct config *config;
+	int tcp_fd, unix_fd, snapshot_fd, command_fd, worker_command_fd, notice_fd,
+	    supervisor_notice_fd;
+	pid_t supervisor, agent;
+	uid_t uid;
+	gid_t gid;
+	char socket_path[CONFIG_PATH_LEN];
+	dev_t socket_dev; /* ours, so that another's is not removed */
+	ino_t socket_ino;
+};
+
+static volatile sig_atomic_t stopping;
+
+static void on_stop(int signo)
+{
+	(void)signo;
+	stopping = 1;
+}
+
+/* The supervisor and the worker: single-threaded children of a single-threaded process. */
+
+static void worker(struct front *f, pid_t supervisor)
+{
+	int keep[] = {f->tcp_fd, f->unix_fd, f->snapshot_fd, f->worker_command_fd};
+	struct http_options o = {.config = f->config};
+	struct loop *loop = NULL;
+	struct http *http = NULL;
+	int err;
+
+	signal(SIGTERM, SIG_DFL);
+	signal(SIGPIPE, SIG_IGN);
+	/* Else the agent's own terminal signals reach us twice. */
+	signal(SIGINT, SIG_IGN);
+	signal(SIGHUP, SIG_IGN);
+	err = sandbox_keep_fds(keep, sizeof(keep) / sizeof(keep[0]));
+	if (err) {
+		log_err(err, "front: closing inherited descriptors");
+		_exit(1);
+	}
+	o.tcp_fd = keep[0];
+	o.unix_fd = keep[1];
+	o.snapshot_fd = keep[2];
+	o.command_fd = keep[3];
+	err = sandbox_enter(f->uid, f->gid, supervisor,
+			    f->config->api.max_connections + HTTP_FDS_EXTRA);
+	if (err) {
+		log_err(err, "front: giving up rights");
+		_exit(1);
+	}
+	err = loop_new(&loop);
+	if (!err)
+		err = http_new(&http, loop, &o);
+	if (!err)
+		err = sandbox_filter();
+	if (err) {
+		log_err(err, "front: starting the HTTP server");
+		_exit(1);
+	}
+	err = loop_run(loop);
+	http_free(&http);
+	loop_free(&loop);
+	_exit(err ? 1 : 0);
+}
+
+static void notice(const struct front *f, uint32_t pid)
+{
+	/* When the agent reads none for long the pipe is full: it is only a notice. */
+	if (write(f->supervisor_notice_fd, &pid, sizeof(pid)) != sizeof(pid))
+		return;
+}
+
+static void pause_for(uint64_t ns)
+{
+	struct timespec ts = {(time_t)(ns / NS_PER_SEC), (long)(ns % NS_PER_SEC)};
+
+	if (!stopping)
+		nanosleep(&ts, NULL);
+}
+
+static void supervise(struct front *f)
+{
+	uint64_t backoff = FRONT_BACKOFF_MIN;
+	struct sigaction stop = {.sa_handler = on_stop}; /* no SA_RESTART: waitpid() returns */
+	pid_t self = getpid();
+	sigset_t none;
+
+	sandbox_die_with(f->agent);
+	prctl(PR_SET_NAME, "kilterd-front");
+	sigemptyset(&none);
+	sigaction(SIGTERM, &stop, NULL);
+	signal(SIGINT, SIG_IGN);
+	signal(SIGHUP, SIG_IGN);
+	signal(SIGPIPE, SIG_IGN);
+	signal(SIGCHLD, SIG_DFL);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	while (!stopping) {
+		uint64_t start = clock_ns(CLOCK_MONOTONIC);
+		pid_t pid = fork(), got;
+		int status = 0;
+
+		if (!pid)
+			worker(f, self);
+		if (pid > 0) {
+			notice(f, (uint32_t)pid);
+			do {
+				got = waitpid(pid, &status, 0);
+				if (got < 0 && errno == EINTR && stopping)
+					kill(pid, SIGTERM);
+			} while (got < 0 && errno == EINTR && !stopping);
+			if (stopping) {
+				/* The worker holds nothing that needs saving. */
+				kill(pid, SIGKILL);
+				waitpid(pid, NULL, 0);
+				break;
+			}
+			notice(f, 0);
+		}
+		if (clock_ns(CLOCK_MONOTONIC) - start > FRONT_STEADY_NS)
+			backoff = FRONT_BACKOFF_MIN;
+		pause_for(backoff);
+		backoff = backoff * 2 > FRONT_BACKOFF_MAX ? FRONT_BACKOFF_MAX : backoff * 2;
+	}
+	_exit(0);
+}
+
+/* The agent's part. */
+
+static int open_tcp(const char *listen_at, int *ret)
+{
+	struct addrinfo hints = {.ai_flags = AI_PASSIVE | AI_NUMERICHOST | AI_NUMERICSERV,
+				 .ai_socktype = SOCK_STREAM},
+			*ai = NULL;
+	_cleanup_close_ int fd = -1;
+	char host[64], service[8];
+	bool wildcard;
+	uint16_t port;
+	int one = 1, err;
+
+	err = http_split_listen(listen_at, host, &port, &wildcard);
+	if (err)
+		return err;
+	snprintf(service, sizeof(service), "%u", port);
+	if (!strcmp(host, "localhost"))
+		strcpy(host, "127.0.0.1");
+	if (getaddrinfo(*host && strcmp(host, "*") ? host : NULL, service, &hints, &ai))
+		return -EINVAL;
+	fd = socket(ai->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		err = -errno;
+	else if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) ||
+		 bind(fd, ai->ai_addr, ai->ai_addrlen) || listen(fd, FRONT_BACKLOG))
+		err = -errno;
+	freeaddrinfo(ai);
+	if (!err)
+		*ret = take_fd(&fd);
+	return err;
+}
+
+static int unix_address(const char *path, struct sockaddr_un *addr)
+{
+	if (strlen(path) >= sizeof(addr->sun_path))
+		return -ENAMETOOLONG;
+	*addr = (struct sockaddr_un){.sun_family = AF_UNIX};
+	strcpy(addr->sun_path, path);
+	return 0;
+}
+
+/* A socket that nobody listens on is what a killed daemon left. */
+static int remove_stale(const struct sockaddr_un *addr)
+{
+	_cleanup_close_ int fd = -1;
+	struct stat st;
+
+	if (lstat(addr->sun_path, &st))
+		return errno == ENOENT ? 0 : -errno;
+	if (!S_ISSOCK(st.st_mode))
+		return -EEXIST;
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return -errno;
+	if (!connect(fd, (const struct sockaddr *)addr, sizeof(*addr)) || errno != ECONNREFUSED)
+		return -EADDRINUSE;
+	return unlink(addr->sun_path) && errno != ENOENT ? -errno : 0;
+}
+
+static int open_unix(struct front *f, const char *path, gid_t gid)
+{
+	_cleanup_close_ int fd = -1;
+	char dir[CONFIG_PATH_LEN], *slash;
+	struct sockaddr_un addr;
+	struct stat st;
+	mode_t mask;
+	int err;
+
+	err = unix_address(path, &addr);
+	if (err)
+		return err;
+	snprintf(dir, sizeof(dir), "%s", path);
+	slash = strrchr(dir, '/');
+	if (slash && slash != dir) {
+		*slash = '\0';
+		if (mkdir(dir, 0755) && errno != EEXIST)
+			return -errno;
+	}
+	err = remove_stale(&addr);
+	if (err)
+		return err;
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return -errno;
+	mask = umask(0117); /* 0660 from the first moment */
+	err = bind(fd, (struct sockaddr *)&addr, sizeof(addr)) ? -errno : 0;
+	umask(mask);
+	if (err)
+		return err;
+	if (chown(path, 0, gid) || listen(fd, FRONT_BACKLOG) || lstat(path, &st)) {
+		err = -errno;
+		unlink(path);
+		return err;
+	}
+	snprintf(f->socket_path, sizeof(f->socket_path), "%s", path);
+	f->socket_dev = st.st_dev;
+	f->socket_ino = st.st_ino;
+	f->unix_fd = take_fd(&fd);
+	return 0;
+}
+
+static void remove_socket(const struct front *f)
+{
+	struct stat st;
+
+	if (*f->socket_path && !lstat(f->socket_path, &st) && st.st_dev == f->socket_dev &&
+	    st.st_ino == f->socket_ino)
+		unlink(f->socket_path);
+}
+
+static int find_user(const char *name, uid_t *ret_uid, gid_t *ret_gid)
+{
+	const struct passwd *pw = *name ? getpwnam(name) : NULL;
+
+	if (!pw)
+		pw = getpwnam("nobody");
+	if (!pw || !pw->pw_uid)
+		return -ENOENT;
+	*ret_uid = pw->pw_uid;
+	*ret_gid = pw->pw_gid;
+	return 0;
+}
+
+static void close_all(struct front *f)
+{
+	int *const fds[] = {&f->tcp_fd,	    &f->unix_fd,
+			    &f->command_fd, &f->worker_command_fd,
+			    &f->notice_fd,  &f->supervisor_notice_fd};
+
+	for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++) {
+		if (*fds[i] >= 0)
+			close(*fds[i]);
+		*fds[i] = -1;
+	}
+}
+
+static int open_sockets(struct front *f, const struct config *c)
+{
+	const struct group *gr = *c->socket_group ? getgrnam(c->socket_group) : NULL;
+	int err;
+
+	if (*c->socket_group && !gr)
+		return log_err(-ENOENT, "front: socket_group %s", c->socket_group);
+	err = *c->listen ? open_tcp(c->listen, &f->tcp_fd) : 0;
+	if (err)
+		return log_err(err, "front: listening on %s", c->listen);
+	err = *c->socket ? open_unix(f, c->socket, gr ? gr->gr_gid : 0) : 0;
+	if (err)
+		return log_err(err, "front: listening on %s", c->socket);
+	err = find_user(c->front_user, &f->uid, &f->gid);
+	if (err)
+		return log_err(err, "front: neither user %s nor nobody exists", c->front_user);
+	return 0;
+}
+
+int front_start(struct front **ret, const struct config *c, int snapshot_fd)
+{
+	struct front *f = calloc(1, sizeof(*f));
+	int pair[2], pipe_fds[2], err;
+
+	if (!f)
+		return log_err(-ENOMEM, "front");
+	*f = (struct front){.config = c,
+			    .snapshot_fd = snapshot_fd,
+			    .tcp_fd = -1,
+			    .unix_fd = -1,
+			    .command_fd = -1,
+			    .worker_command_fd = -1,
+			    .notice_fd = -1,
+			    .supervisor_notice_fd = -1,
+			    .agent = getpid()};
+	err = open_sockets(f, c);
+	if (err)
+		goto fail;
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair)) {
+		err = log_err(-errno, "front: socketpair");
+		goto fail;
+	}
+	f->command_fd = pair[0];
+	f->worker_command_fd = pair[1];
+	if (pipe2(pipe_fds, O_CLOEXEC | O_NONBLOCK)) {
+		err = log_err(-errno, "front: pipe");
+		goto fail;
+	}
+	f->notice_fd = pipe_fds[0];
+	f->supervisor_notice_fd = pipe_fds[1];
+	f->supervisor = fork();
+	if (f->supervisor < 0) {
+		err = log_err(-errno, "front: fork");
+		goto fail;
+	}
+	if (!f->supervisor) {
+		close(f->command_fd);
+		close(f->notice_fd);
+		supervise(f);
+	}
+	/* Only the worker accepts; the agent keeps the paths alive by nothing. */
+	close(f->tcp_fd);
+	close(f->unix_fd);
+	close(f->worker_command_fd);
+	close(f->supervisor_notice_fd);
+	f->tcp_fd = f->unix_fd = f->worker_command_fd = f->supervisor_notice_fd = -1;
+	*ret = f;
+	return 0;
+fail:
+	remove_socket(f);
+	close_all(f);
+	free(f);
+	return err;
+}
+
+int front_command_fd(const struct front *f)
+{
+	return f->command_fd;
+}
+
+pid_t front_supervisor_pid(const struct front *f)
+{
+	return f->supervisor;
+}
+
+int front_notice_fd(const struct front *f)
+{
+	return f->notice_fd;
+}
+
+void front_stop(struct front **pf, uint64_t grace_ns)
+{
+	struct front *f = *pf;
+	uint64_t until;
+	pid_t got = 0;
+
+	if (!f)
+		return;
+	remove_socket(f);
+	kill(f->supervisor, SIGTERM);
+	until = clock_ns(CLOCK_MONOTONIC) + grace_ns;
+	while ((got = waitpid(f->supervisor, NULL, WNOHANG)) == 0 &&
+	       clock_ns(CLOCK_MONOTONIC) < until) {
+		struct timespec ts = {.tv_nsec = (long)(5 * NS_PER_MS)};
+
+		nanosleep(&ts, NULL);
+	}
+	if (!got) {
+		kill(f->supervisor, SIGKILL); /* its worker dies with it: PR_SET_PDEATHSIG */
+		waitpid(f->supervisor, NULL, 0);
+	}
+	close_all(f);
+	free(f);
+	*pf = NULL;
+}

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The snapshot as Prometheus text 0.0.4 or OpenMetrics 1.0.0. Families are grouped, in one
+ * order always; names and labels are described in docs/metrics.md.
+ */
+#ifndef KILTER_EXPORT_PROMETHEUS_H
+#define KILTER_EXPORT_PROMETHEUS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "model/snapshot.h"
+
+#define PROMETHEUS_BYTES_MAX (256ull << 20)
+#define PROMETHEUS_TEXT_TYPE "text/plain; version=0.0.4; charset=utf-8; escaping=underscores"
+#define PROMETHEUS_OPENMETRICS_TYPE \
+	"application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=underscores"
+
+/* A family of the caller's own: one label, a row a value. */
+struct prometheus_row {
+	const char *value; /* of the label */
+	uint64_t n;
+};
+struct prometheus_family {
+	const char *name, *help, *label;
+	bool counter;
+	const struct prometheus_row *rows;
+	unsigned int count;
+};
+
+/* *ret is malloc()ed. -ENOMEM, -E2BIG beyond PROMETHEUS_BYTES_MAX. */
+int prometheus_render(const struct snapshot *s, bool openmetrics,
+		      const struct prometheus_family *own, unsigned int own_count, char **ret,
+		      size_t *ret_len);
+/* A value as Prometheus writes it: integers without a point, else the shortest that reads
+ * back, NaN, +Inf, -Inf. buf holds 32 bytes. Returns the length. */
+size_t prometheus_number(double v, char *buf);
+
+#endif
