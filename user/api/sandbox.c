@@ -13,6 +13,7 @@
 #include <seccomp.h>
 #include <signal.h>
 #include <stdint.h>
+#include <time.h>
 #include <unistd.h>
 
 #define SANDBOX_FDS_MAX	    8
@@ -129,7 +130,10 @@ int sandbox_filter(void)
 	    SCMP_SYS(exit), SCMP_SYS(exit_group), SCMP_SYS(rt_sigaction), SCMP_SYS(rt_sigprocmask),
 	    SCMP_SYS(rt_sigreturn), SCMP_SYS(getpid), SCMP_SYS(gettid), SCMP_SYS(tgkill),
 	    SCMP_SYS(restart_syscall)};
-	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_KILL_PROCESS);
+	scmp_filter_ctx ctx;
+
+	tzset(); /* now: the first gmtime_r() would open the zone's file */
+	ctx = seccomp_init(SCMP_ACT_KILL_PROCESS);
 	int err = 0;
 
 	if (!ctx)
