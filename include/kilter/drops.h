@@ -30,7 +30,9 @@
 	  0)                                                                                       \
 	X(HTTP1_PIPELINE, "http1", "pipeline", "more requests outstanding than are remembered", 0) \
 	X(HTTP1_STEPS, "http1", "steps", "one segment took more parser steps than allowed", 0)     \
-	X(HTTP1_LOAD, "http1", "load", "payload could not be read from the packet", 0)
+	X(HTTP1_LOAD, "http1", "load", "payload could not be read from the packet", 0)             \
+	X(EVENTS_REFUSED, "events", "refused_limit",                                               \
+	  "more refused connects in a second than are recorded one by one", 0)
 
 #define KILTER_DROP_ENUM(name, where, reason, sentence, loses) KILTER_DROP_##name,
 enum kilter_drop {
