@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Agent -> supervisor -> worker. The supervisor keeps root only to be able to watch and to
- * give the worker's user to a new one; it reads nothing from outside. The listening sockets
- * are opened in the agent, so that an address in use is an error at start and a worker that
+ * Agent -> supervisor -> worker. Both have given up root and every capability; the supervisor
+ * reads nothing from outside, so that it survives what its worker may not. The listening
+ * sockets are opened in the agent: an address in use is an error at start, and a worker that
  * dies drops no connection that waits in the queue.
  */
 #include "api/front.h"
@@ -22,6 +22,7 @@
 #include <poll.h>
 #include <pwd.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -51,38 +52,23 @@ struct front {
 	ino_t socket_ino;
 };
 
-static volatile sig_atomic_t stopping;
-
-static void on_stop(int signo)
-{
-	(void)signo;
-	stopping = 1;
-}
-
 /* The supervisor and the worker: single-threaded children of a single-threaded process. */
 
 static void worker(struct front *f, pid_t supervisor)
 {
-	int keep[] = {f->tcp_fd, f->unix_fd, f->snapshot_fd, f->worker_command_fd};
-	struct http_options o = {.config = f->config};
+	struct http_options o = {.config = f->config,
+				 .tcp_fd = f->tcp_fd,
+				 .unix_fd = f->unix_fd,
+				 .snapshot_fd = f->snapshot_fd,
+				 .command_fd = f->worker_command_fd};
 	struct loop *loop = NULL;
 	struct http *http = NULL;
+	sigset_t none;
 	int err;
 
-	signal(SIGTERM, SIG_DFL);
-	signal(SIGPIPE, SIG_IGN);
-	/* Else the agent's own terminal signals reach us twice. */
-	signal(SIGINT, SIG_IGN);
-	signal(SIGHUP, SIG_IGN);
-	err = sandbox_keep_fds(keep, sizeof(keep) / sizeof(keep[0]));
-	if (err) {
-		log_err(err, "front: closing inherited descriptors");
-		_exit(1);
-	}
-	o.tcp_fd = keep[0];
-	o.unix_fd = keep[1];
-	o.snapshot_fd = keep[2];
-	o.command_fd = keep[3];
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	close(f->supervisor_notice_fd);
 	err = sandbox_enter(f->uid, f->gid, supervisor,
 			    f->config->api.max_connections + HTTP_FDS_EXTRA);
 	if (err) {
@@ -111,55 +97,96 @@ static void notice(const struct front *f, uint32_t pid)
 		return;
 }
 
-static void pause_for(uint64_t ns)
+/* Waits for SIGTERM or SIGCHLD, both blocked, so that neither is missed. 0: time is up. */
+static int next_signal(const sigset_t *set, const struct timespec *timeout)
 {
-	struct timespec ts = {(time_t)(ns / NS_PER_SEC), (long)(ns % NS_PER_SEC)};
+	int signo = sigtimedwait(set, NULL, timeout);
 
-	if (!stopping)
-		nanosleep(&ts, NULL);
+	return signo > 0 ? signo : 0;
+}
+
+/* A new worker after ns, unless we are to stop before. */
+static bool pause_for(const sigset_t *set, uint64_t ns)
+{
+	uint64_t until = clock_ns(CLOCK_MONOTONIC) + ns, now;
+
+	while ((now = clock_ns(CLOCK_MONOTONIC)) < until) {
+		struct timespec ts = {(time_t)((until - now) / NS_PER_SEC),
+				      (long)((until - now) % NS_PER_SEC)};
+
+		if (next_signal(set, &ts) == SIGTERM)
+			return false;
+	}
+	return true;
+}
+
+/* True when the worker died, false when we are to stop. */
+static bool watch(const sigset_t *set, pid_t pid)
+{
+	for (;;) {
+		if (waitpid(pid, NULL, WNOHANG) == pid)
+			return true;
+		if (next_signal(set, NULL) != SIGTERM)
+			continue;
+		kill(pid, SIGKILL); /* it holds nothing that needs saving */
+		waitpid(pid, NULL, 0);
+		return false;
+	}
+}
+
+/* All that the supervisor needs was opened by the agent: from here on nothing is root's. */
+static int give_up_rights(struct front *f)
+{
+	int keep[] = {f->tcp_fd, f->unix_fd, f->snapshot_fd, f->worker_command_fd,
+		      f->supervisor_notice_fd};
+	int err = sandbox_keep_fds(keep, sizeof(keep) / sizeof(keep[0]));
+
+	if (err)
+		return log_err(err, "front: closing inherited descriptors");
+	f->tcp_fd = keep[0];
+	f->unix_fd = keep[1];
+	f->snapshot_fd = keep[2];
+	f->worker_command_fd = keep[3];
+	f->supervisor_notice_fd = keep[4];
+	err = sandbox_enter(f->uid, f->gid, f->agent,
+			    f->config->api.max_connections + HTTP_FDS_EXTRA);
+	return err ? log_err(err, "front: giving up rights") : 0;
 }
 
 static void supervise(struct front *f)
 {
 	uint64_t backoff = FRONT_BACKOFF_MIN;
-	struct sigaction stop = {.sa_handler = on_stop}; /* no SA_RESTART: waitpid() returns */
+	bool go_on = true;
 	pid_t self = getpid();
-	sigset_t none;
+	sigset_t set;
 
-	sandbox_die_with(f->agent);
 	prctl(PR_SET_NAME, "kilterd-front");
-	sigemptyset(&none);
-	sigaction(SIGTERM, &stop, NULL);
-	signal(SIGINT, SIG_IGN);
+	signal(SIGINT, SIG_IGN); /* Ctrl-C goes to the whole group: the agent decides */
 	signal(SIGHUP, SIG_IGN);
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGTERM, SIG_DFL);
 	signal(SIGCHLD, SIG_DFL);
-	sigprocmask(SIG_SETMASK, &none, NULL);
-	while (!stopping) {
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGCHLD);
+	sigprocmask(SIG_SETMASK, &set, NULL);
+	if (give_up_rights(f))
+		_exit(1);
+	while (go_on) {
 		uint64_t start = clock_ns(CLOCK_MONOTONIC);
-		pid_t pid = fork(), got;
-		int status = 0;
+		pid_t pid = fork();
 
 		if (!pid)
 			worker(f, self);
 		if (pid > 0) {
 			notice(f, (uint32_t)pid);
-			do {
-				got = waitpid(pid, &status, 0);
-				if (got < 0 && errno == EINTR && stopping)
-					kill(pid, SIGTERM);
-			} while (got < 0 && errno == EINTR && !stopping);
-			if (stopping) {
-				/* The worker holds nothing that needs saving. */
-				kill(pid, SIGKILL);
-				waitpid(pid, NULL, 0);
+			if (!watch(&set, pid))
 				break;
-			}
 			notice(f, 0);
 		}
 		if (clock_ns(CLOCK_MONOTONIC) - start > FRONT_STEADY_NS)
 			backoff = FRONT_BACKOFF_MIN;
-		pause_for(backoff);
+		go_on = pause_for(&set, backoff);
 		backoff = backoff * 2 > FRONT_BACKOFF_MAX ? FRONT_BACKOFF_MAX : backoff * 2;
 	}
 	_exit(0);
@@ -255,7 +282,8 @@ static int open_unix(struct front *f, const char *path, gid_t gid)
 	umask(mask);
 	if (err)
 		return err;
-	if (chown(path, 0, gid) || listen(fd, FRONT_BACKLOG) || lstat(path, &st)) {
+	if ((gid != (gid_t)-1 && chown(path, (uid_t)-1, gid)) || listen(fd, FRONT_BACKLOG) ||
+	    lstat(path, &st)) {
 		err = -errno;
 		unlink(path);
 		return err;
@@ -312,7 +340,7 @@ static int open_sockets(struct front *f, const struct config *c)
 	err = *c->listen ? open_tcp(c->listen, &f->tcp_fd) : 0;
 	if (err)
 		return log_err(err, "front: listening on %s", c->listen);
-	err = *c->socket ? open_unix(f, c->socket, gr ? gr->gr_gid : 0) : 0;
+	err = *c->socket ? open_unix(f, c->socket, gr ? gr->gr_gid : (gid_t)-1) : 0;
 	if (err)
 		return log_err(err, "front: listening on %s", c->socket);
 	err = find_user(c->front_user, &f->uid, &f->gid);
@@ -358,11 +386,8 @@ int front_start(struct front **ret, const struct config *c, int snapshot_fd)
 		goto fail;
 	}
 	if (!f->supervisor) {
-		close(f->command_fd);
-		close(f->notice_fd);
 		supervise(f);
 	}
-	/* Only the worker accepts; the agent keeps the paths alive by nothing. */
 	close(f->tcp_fd);
 	close(f->unix_fd);
 	close(f->worker_command_fd);

@@ -557,8 +557,7 @@ static enum MHD_Result answer(struct http *h, struct request *r)
 
 /* Commands. */
 
-static struct remembered *recall(struct http *h, const struct request *r, uint32_t uid,
-				 const char *path)
+static struct remembered *recall(struct http *h, const struct request *r, uint32_t uid)
 {
 	for (unsigned int i = 0; i < HTTP_IDEMPOTENT; i++) {
 		struct remembered *m = &h->remembered[i];
@@ -567,7 +566,6 @@ static struct remembered *recall(struct http *h, const struct request *r, uint32
 		    clock_ns(CLOCK_MONOTONIC) < m->until_ns)
 			return m;
 	}
-	(void)path;
 	return NULL;
 }
 
@@ -660,7 +658,7 @@ static void on_command(void *ctx, int fd, uint32_t events)
 }
 
 /* Suspends the request until on_command() or on_sweep(). */
-static bool send_command(struct http *h, struct request *r)
+static bool send_command(struct http *h, struct request *r, struct conn *c)
 {
 	struct command_request *q = &r->reply.command;
 
@@ -673,6 +671,8 @@ static bool send_command(struct http *h, struct request *r)
 	}
 	r->command_id = q->id;
 	r->command_deadline_ns = clock_ns(CLOCK_MONOTONIC) + HTTP_COMMAND_NS;
+	/* The agent has its time, and the caller then has an answer. */
+	c->deadline_ns = r->command_deadline_ns + h->config->api.request_timeout_ns;
 	r->waiting = true;
 	r->next_waiting = h->waiting;
 	h->waiting = r;
@@ -681,7 +681,7 @@ static bool send_command(struct http *h, struct request *r)
 }
 
 /* True when the answer is ready now. */
-static bool dispatch(struct http *h, struct request *r, const struct conn *c, const char *method,
+static bool dispatch(struct http *h, struct request *r, struct conn *c, const char *method,
 		     const char *url)
 {
 	struct prometheus_family own[] = {
@@ -725,9 +725,9 @@ static bool dispatch(struct http *h, struct request *r, const struct conn *c, co
 	if (r->reply.status != API_ASYNC)
 		return true;
 	snprintf(path, sizeof(path), "%u %s", r->reply.command.op, r->reply.command.target);
-	m = *r->key ? recall(h, r, q.uid, path) : NULL;
+	m = *r->key ? recall(h, r, q.uid) : NULL;
 	if (!m)
-		return !send_command(h, r);
+		return !send_command(h, r, c);
 	if (strcmp(m->path, path)) {
 		api_problem(&r->reply, 422, "this Idempotency-Key belongs to another request");
 		return true;
@@ -751,7 +751,7 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, 
 	struct http *h = cls;
 	struct request *r = *req_cls;
 	const union MHD_ConnectionInfo *info;
-	const struct conn *c;
+	struct conn *c;
 	const char *id;
 
 	(void)version;

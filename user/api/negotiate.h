@@ -7,9 +7,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* The weight in thousandths that a list like "gzip;q=0.5, *;q=0" gives to name; -1 when
- * neither it nor a wildcard is listed. name "a/b" also matches "a/b", "a/" + "*" and "*" + "/" +
- * "*" (the most specific wins); parameters other than q are ignored. */
+/*
+ * The weight in thousandths that a list such as "gzip;q=0.5, *;q=0" gives to name, -1 when
+ * neither it nor a wildcard is listed. A media type may be meant by its group or by the wildcard
+ * of both; what is most specific wins. Parameters other than q are ignored.
+ */
 int negotiate_weight(const char *list, const char *name);
 bool negotiate_gzip(const char *accept_encoding);
 /* Percent-decodes in[0..len) to out of size bytes, NUL-terminated. -EBADMSG for a bad escape or
