@@ -26,7 +26,7 @@ export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 
 PKGS   := libbpf libmicrohttpd jansson yaml-0.1 libseccomp libcap zlib
 CFLAGS ?= $(if $(SAN),-O1 -g -fno-omit-frame-pointer,-O2 -g -D_FORTIFY_SOURCE=3)
 WARN   := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wold-style-definition \
-          -Wpointer-arith -Wwrite-strings -Wformat=2 -Wundef -Wvla -Wimplicit-fallthrough=5 -fno-common
+          -Wpointer-arith -Wwrite-strings -Wformat=2 -Wundef -Wvla -Wimplicit-fallthrough$(if $(findstring clang,$(CC)),,=5) -fno-common
 HARDEN := $(if $(SAN),,-fstack-protector-strong -fstack-clash-protection -ftrivial-auto-var-init=zero \
           $(if $(filter x86_64,$(ARCH)),-fcf-protection)) -fPIE
 SANITIZE := $(if $(filter 1,$(SAN)),-fsanitize=address -fsanitize=undefined -fno-sanitize-recover=all,$(SAN))

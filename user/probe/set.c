@@ -53,7 +53,8 @@ struct probe_set {
 /* The last lines libbpf printed, for the reason of a failure. */
 static char libbpf_last[256];
 
-static int libbpf_print(enum libbpf_print_level level, const char *fmt, va_list ap)
+__attribute__((format(printf, 2, 0))) static int libbpf_print(enum libbpf_print_level level,
+							      const char *fmt, va_list ap)
 {
 	char line[512];
 	size_t len;
