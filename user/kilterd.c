@@ -244,6 +244,26 @@ static int drop_rights(void)
 	return err;
 }
 
+/* Without these nothing can be loaded: said before anything is opened. */
+static int check_rights(void)
+{
+	static const cap_value_t need[] = { CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN };
+	cap_t caps = cap_get_proc();
+	cap_flag_value_t has, all = CAP_SET;
+
+	if (!caps)
+		return -errno;
+	for (unsigned int i = 0; i < 3; i++)
+		if (cap_get_flag(caps, need[i], CAP_EFFECTIVE, &has) || has != CAP_SET)
+			all = CAP_CLEAR;
+	cap_free(caps);
+	if (all == CAP_SET)
+		return 0;
+	log_error("kilterd needs root, or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN (and the rights to "
+		  "its directories): see docs/operations.md");
+	return -EPERM;
+}
+
 static int make_dir(const char *path, mode_t mode)
 {
 	int err = probe_mkdir_p(path, mode);
@@ -832,7 +852,7 @@ static int run(struct agent *a)
 			return EXIT_KERNEL;
 		}
 	}
-	if (loop_new(&a->loop) || start_front(a))
+	if (check_rights() || loop_new(&a->loop) || start_front(a))
 		return EXIT_RUNTIME;
 	err = start_probes(a);
 	if (err)

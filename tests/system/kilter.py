@@ -35,11 +35,18 @@ CLIENT = "http_client_request_duration_seconds_count"
 
 
 def cgroup2_root():
-    for line in open("/proc/self/mounts", encoding="utf-8"):
+    with open("/proc/self/mounts", encoding="utf-8") as mounts:
+        lines = mounts.readlines()
+    for line in lines:
         fields = line.split()
         if fields[2] == "cgroup2":
             return fields[1]
     raise unittest.SkipTest("no cgroup v2 hierarchy is mounted")
+
+
+def pins(directory):
+    """What is pinned below: the kernel puts files of its own (progs.debug) into a bpffs' root."""
+    return [f for _, _, files in os.walk(directory) for f in files if not f.endswith(".debug")]
 
 
 def free_port(family=socket.AF_INET):
@@ -229,7 +236,7 @@ http {{
 	client_body_temp_path {sandbox.path('body')}; proxy_temp_path {sandbox.path('proxy')};
 	fastcgi_temp_path {sandbox.path('fcgi')}; uwsgi_temp_path {sandbox.path('uwsgi')};
 	scgi_temp_path {sandbox.path('scgi')};
-	keepalive_requests 1000000; client_max_body_size 64m; client_header_buffer_size 16k;
+	if_modified_since before; keepalive_requests 1000000; client_max_body_size 64m; client_header_buffer_size 16k;
 	{extra}
 	server {{
 		listen 127.0.0.1:{self.port} backlog=1024;

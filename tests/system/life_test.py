@@ -49,7 +49,7 @@ class Refusals(kilter.Case):
     def test_check_config_starts_nothing(self):
         done = subprocess.run([*self.daemon.argv(), "--check-config"], capture_output=True, timeout=30, check=False)
         self.assertEqual(done.returncode, 0, done.stderr)
-        self.assertEqual(os.listdir(self.sandbox.bpffs), [])
+        self.assertEqual(kilter.pins(self.sandbox.bpffs), [])
 
     def test_unknown_flag(self):
         self.refused(2, "nonsense", argv=[kilter.KILTERD, "--nonsense"])
@@ -98,8 +98,7 @@ class Life(kilter.Case):
         self.daemon.args = ["--unpin"]
         self.daemon.start()
         self.assertEqual(self.daemon.stop(30), 0)
-        left = [f for _, _, files in os.walk(self.sandbox.bpffs) for f in files]
-        self.assertEqual(left, [])
+        self.assertEqual(kilter.pins(self.sandbox.bpffs), [])
 
     def test_sighup_with_a_bad_file_changes_nothing(self):
         self.daemon.start()

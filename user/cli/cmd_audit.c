@@ -119,6 +119,28 @@ static int follow(struct cli *c, const char *path)
 	}
 }
 
+/* Where the running daemon writes, if there is one; else where it would by default. */
+static void find_file(const struct cli *c, char *buf, size_t size)
+{
+	struct cli_response r = { 0 };
+	json_t *j, *row;
+	size_t i;
+
+	snprintf(buf, size, "%s", c->audit_file ? c->audit_file : "/var/log/kilter/audit.jsonl");
+	if (c->audit_file || cli_http(c->socket, "GET", "/api/v1/config", &r))
+		return;
+	j = json_loadb(r.body, r.length, 0, NULL);
+	json_array_foreach(json_object_get(j, "items"), i, row)
+	{
+		const char *key = cli_text(row, "path");
+
+		if (!strcmp(*key ? key : cli_text(row, "key"), "audit.file"))
+			snprintf(buf, size, "%s", cli_text(row, "value"));
+	}
+	json_decref(j);
+	free(r.body);
+}
+
 int cli_audit(struct cli *c)
 {
 	const char *verb = c->argc ? c->args[0] : "tail";

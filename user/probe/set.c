@@ -412,7 +412,8 @@ static int unlink_all(const char *dir)
 	if (!d)
 		return errno == ENOENT ? 0 : -errno;
 	while ((e = readdir(d))) {
-		if (e->d_name[0] == '.' || e->d_type == DT_DIR)
+		/* Our names have no dot; the kernel's own files in a bpffs (progs.debug) do. */
+		if (strchr(e->d_name, '.') || e->d_type == DT_DIR)
 			continue;
 		if (unlinkat(dirfd(d), e->d_name, 0))
 			err = -errno;
