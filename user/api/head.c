@@ -76,7 +76,7 @@ static int request_line(const char *at, size_t len, struct head *h, const char *
 		return -ENAMETOOLONG;
 	}
 	for (size_t i = 0; i < h->target_len; i++)
-		if (at[i] <= 0x20 || at[i] == 0x7f) /* bytes from 0x80 are negative */
+		if ((unsigned char)at[i] <= 0x20 || (unsigned char)at[i] >= 0x7f)
 			return -EBADMSG;
 	if (*at != '/' && !(h->target_len == 1 && *at == '*')) {
 		*why = "the target must be a path";

@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <errno.h>
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "export/prometheus.h"
+
+#include <cmocka.h>
+
+#define AREA (1u << 20)
+
+struct fixture {
+	struct snapshot_writer *w;
+	struct snapshot_reader *r;
+	struct snapshot s;
+	char *text;
+};
+
+static int setup(void **state)
+{
+	struct fixture *f = calloc(1, sizeof(*f));
+
+	if (!f || snapshot_writer_new(&f->w, AREA) ||
+	    snapshot_reader_open(&f->r, snapshot_writer_fd(f->w)))
+		return -1;
+	*state = f;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct fixture *f = *state;
+
+	free(f->text);
+	snapshot_done(&f->s);
+	snapshot_reader_free(&f->r);
+	snapshot_writer_free(&f->w);
+	free(f);
+	return 0;
+}
+
+static const char *render(struct fixture *f, bool openmetrics)
+{
+	size_t len = 0;
+	char *text;
+
+	assert_int_equal(snapshot_commit(f->w), 0);
+	assert_int_equal(snapshot_read(f->r, &f->s), 0);
+	assert_int_equal(prometheus_render(&f->s, openmetrics, NULL, 0, &text, &len), 0);
+	free(f->text);
+	f->text = malloc(len + 1);
+	assert_non_null(f->text);
+	memcpy(f->text, text, len);
+	f->text[len] = '\0';
+	free(text);
+	return f->text;
+}
+
+static void has(const char *text, const char *line)
+{
+	size_t n = strlen(line);
+
+	for (const char *at = text; (at = strstr(at, line)); at++)
+		if ((at == text || at[-1] == '\n') && at[n] == '\n')
+			return;
+	fail_msg("no line '%s' in:\n%s", line, text);
+}
+
+static unsigned int count(const char *text, const char *what)
+{
+	unsigned int n = 0;
+
+	for (const char *at = text; (at = strstr(at, what)); at++)
+		n++;
+	return n;
+}
+
+static void workload(struct fixture *f, const char *name)
+{
+	struct snap_workload *k = snapshot_add(f->w, SNAP_WORKLOADS, sizeof(*k));
+
+	assert_non_null(k);
+	k->name = snapshot_str(f->w, name);
+}
+
+static struct snap_series *series(struct fixture *f, enum kilter_role role, uint16_t status)
+{
+	struct snap_series *s = snapshot_add(f->w, SNAP_SERIES, sizeof(*s));
+
+	assert_non_null(s);
+	s->role = (uint8_t)role;
+	s->status = status;
+	s->protocol = KILTER_PROTO_HTTP1;
+	s->method = KILTER_METHOD_GET;
+	s->port = 8080;
+	return s;
+}
+
+static void a_histogram_is_cumulative_and_agrees_with_its_count(void **state)
+{
+	struct fixture *f = *state;
+	const char *text;
+	struct snap_series *s;
+
+	workload(f, "web");
+	s = series(f, KILTER_ROLE_SERVER, 200);
+	s->classic[0] = 3;
+	s->classic[10] = 2;
+	s->classic[KILTER_CLASSIC_BOUNDS] = 1;
+	s->sum_ns = 12345678901;
+	text = render(f, false);
+#define N "http_server_request_duration_seconds"
+#define L                                                                                     \
+	"service_name=\"web\",http_request_method=\"GET\",http_response_status_code=\"200\"," \
+	"url_scheme=\"http\",server_port=\"8080\""
+	has(text, "# TYPE " N " histogram");
+	has(text, N "_bucket{" L ",le=\"0.001\"} 3");
+	has(text, N "_bucket{" L ",le=\"0.75\"} 3");
+	has(text, N "_bucket{" L ",le=\"1\"} 5");
+	has(text, N "_bucket{" L ",le=\"10\"} 5");
+	has(text, N "_bucket{" L ",le=\"+Inf\"} 6");
+	has(text, N "_count{" L "} 6");
+	has(text, N "_sum{" L "} 12.345678901");
+	assert_int_equal(count(text, N "_bucket{"), KILTER_CLASSIC_BUCKETS);
+}
+
+static void labels_follow_the_conventions(void **state)
+{
+	struct fixture *f = *state;
+	const char *text;
+	struct snap_series *s;
+
+	workload(f, "c");
+	s = series(f, KILTER_ROLE_CLIENT, 404);
+	s->address = snapshot_str(f->w, "192.0.2.1");
+	s = series(f, KILTER_ROLE_CLIENT, 0);
+	s->error = KILTER_REQ_RESET;
+	s = series(f, KILTER_ROLE_SERVER, 404);
+	s->route = snapshot_str(f->w, "/a/{id}");
+	s = series(f, KILTER_ROLE_SERVER, 503);
+	s->method = 200; /* out of its range: never an index */
+	s = series(f, KILTER_ROLE_SERVER, 200);
+	s->workload = SNAPSHOT_NO_INDEX;
+	text = render(f, false);
+	has(text,
+	    "http_client_request_duration_seconds_count{service_name=\"c\",http_request_method="
+	    "\"GET\",http_response_status_code=\"404\",server_address=\"192.0.2.1\",server_"
+	    "port=\"8080\",error_type=\"404\"} 0");
+	has(text,
+	    "http_client_request_duration_seconds_count{service_name=\"c\",http_request_method="
+	    "\"GET\",server_port=\"8080\",error_type=\"reset\"} 0");
+	has(text,
+	    "http_server_request_duration_seconds_count{service_name=\"c\",http_request_method="
+	    "\"GET\",http_response_status_code=\"404\",url_template=\"/a/{id}\",url_scheme="
+	    "\"http\",server_port=\"8080\"} 0");
+	has(text,
+	    "http_server_request_duration_seconds_count{service_name=\"c\",http_request_method="
+	    "\"_OTHER\",http_response_status_code=\"503\",url_scheme=\"http\",server_port="
+	    "\"8080\",error_type=\"503\"} 0");
+	assert_int_equal(count(text, "service_name=\"unknown\""), KILTER_CLASSIC_BUCKETS + 2);
+}
+
+static void label_values_are_escaped_and_always_utf8(void **state)
+{
+	struct fixture *f = *state;
+	const char *text;
+	struct snap_circuit *c = snapshot_add(f->w, SNAP_CIRCUITS, sizeof(*c));
+
+	c->name = snapshot_str(f->w, "a\"b\\c\nd\xff\xc3\xa9\xed\xa0\x80\xe2");
+	c->state = snapshot_str(f->w, "open");
+	c->transitions[1] = 4;
+	c->refused = UINT64_MAX;
+	text = render(f, false);
+#define BAD "\xef\xbf\xbd"
+#define C   "circuit=\"a\\\"b\\\\c\\nd" BAD "\xc3\xa9" BAD BAD BAD BAD "\""
+	has(text, "kilter_circuit_state{" C ",state=\"open\"} 1");
+	has(text, "kilter_circuit_state{" C ",state=\"closed\"} 0");
+	has(text, "kilter_circuit_state{" C ",state=\"half_open\"} 0");
+	has(text, "kilter_circuit_transitions_total{" C ",to=\"open\"} 4");
+	has(text, "kilter_circuit_refused_total{" C ",reason=\"open\"} 18446744073709551615");
+}
+
+static void own_figures_of_one_name_are_one_family(void **state)
+{
+	struct fixture *f = *state;
+	static const char *const names[] = {"x_total", "y", "x_total", "kilter_ticks_total"};
+	const char *text;
+	struct snap_node *node = snapshot_add(f->w, SNAP_NODE, sizeof(*node));
+
+	node->ticks = 9;
+	for (uint32_t i = 0; i < 4; i++) {
+		struct snap_metric *m = snapshot_add(f->w, SNAP_METRICS, sizeof(*m));
+
+		m->name = snapshot_str(f->w, names[i]);
+		m->help = snapshot_str(f->w, "H");
+		m->counter = i != 1;
+		m->first = i == 3 ? UINT32_MAX : i; /* a row that is not there */
+		m->count = i == 3 ? UINT32_MAX : 1;
+	}
+	for (uint32_t i = 0; i < 3; i++) {
+		struct snap_sample *s = snapshot_add(f->w, SNAP_SAMPLES, sizeof(*s));
+		char labels[16];
+
+		snprintf(labels, sizeof(labels), "n=\"%u\"", i);
+		s->labels = snapshot_str(f->w, labels);
+		s->value = i == 1 ? (double)NAN : 0.5 + i;
+	}
+	text = render(f, false);
+	assert_int_equal(
+	    count(text, "# TYPE x_total counter\nx_total{n=\"0\"} 0.5\nx_total{n=\"2\"} 2.5\n"), 1);
+	has(text, "y{n=\"1\"} NaN");
+	has(text, "kilter_ticks_total 9");
+	assert_int_equal(count(text, "# TYPE kilter_ticks_total "), 1);
+	assert_int_equal(count(text, "# HELP x_total "), 1);
+}
+
+static void openmetrics_names_counters_without_total_and_ends(void **state)
+{
+	struct fixture *f = *state;
+	const char *text;
+	struct snap_node *node = snapshot_add(f->w, SNAP_NODE, sizeof(*node));
+
+	node->ticks = 9;
+	workload(f, "web");
+	series(f, KILTER_ROLE_SERVER, 200);
+	text = render(f, true);
+	has(text, "# TYPE kilter_ticks counter");
+	has(text, "kilter_ticks_total 9");
+	assert_int_equal(count(text, "le=\"1.0\""), 1);
+	assert_int_equal(count(text, "le=\"1\""), 0);
+	assert_string_equal(text + strlen(text) - 6, "# EOF\n");
+	assert_int_equal(count(render(f, false), "# EOF"), 0);
+}
+
+static void numbers_read_back(void **state)
+{
+	static const double values[] = {0,    1,    -1,	 0.1,	    1e-6,   123456.789, 1e300,
+					1e15, 1e16, 0.3, 1.0 / 3.0, 5e-324, -0.25};
+	char buf[33];
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(values) / sizeof(values[0]); i++) {
+		buf[prometheus_number(values[i], buf)] = '\0';
+		assert_true(strtod(buf, NULL) == values[i]);
+	}
+	buf[prometheus_number((double)INFINITY, buf)] = '\0';
+	assert_string_equal(buf, "+Inf");
+	buf[prometheus_number((double)NAN, buf)] = '\0';
+	assert_string_equal(buf, "NaN");
+	buf[prometheus_number(42, buf)] = '\0';
+	assert_string_equal(buf, "42");
+	buf[prometheus_number(0.1, buf)] = '\0';
+	assert_string_equal(buf, "0.1");
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test_setup_teardown(a_histogram_is_cumulative_and_agrees_with_its_count,
+					    setup, teardown),
+	    cmocka_unit_test_setup_teardown(labels_follow_the_conventions, setup, teardown),
+	    cmocka_unit_test_setup_teardown(label_values_are_escaped_and_always_utf8, setup,
+					    teardown),
+	    cmocka_unit_test_setup_teardown(own_figures_of_one_name_are_one_family, setup,
+					    teardown),
+	    cmocka_unit_test_setup_teardown(openmetrics_names_counters_without_total_and_ends,
+					    setup, teardown),
+	    cmocka_unit_test(numbers_read_back),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
