@@ -48,6 +48,7 @@ SKEL     := $(BPF_SRC:bpf/probes/%.bpf.c=$(B)/skel/%.skel.h)
 UNIT_SRC := $(sort $(wildcard tests/unit/*/*_test.c))
 UNIT     := $(UNIT_SRC:%.c=$(B)/%)
 BPF_TEST := $(patsubst %.c,$(B)/%,$(sort $(wildcard tests/bpf/*_test.c)))
+TEST_LIB := $(patsubst %.c,$(B)/%.o,$(sort $(wildcard tests/lib/*.c)))
 STIMULUS := $(patsubst %.c,$(B)/%,$(sort $(wildcard tests/stimulus/*.c)))
 FUZZERS  := $(patsubst %.c,$(B)/%,$(sort $(wildcard tests/fuzz/*_fuzz.c)))
 SYSTEM   := $(sort $(wildcard tests/system/*_test.py))
@@ -115,6 +116,8 @@ $(patsubst %.c,$(B)/%.o,$(shell grep -rl --include=*.c KILTER_REVISION user 2>/d
 $(B)/revision: FORCE
 	@mkdir -p $(@D); echo '$(REVISION)' | cmp -s - $@ || echo '$(REVISION)' > $@
 FORCE:
+
+$(BPF_TEST): $(TEST_LIB) # linked through $^ of the rule above
 
 build-unit: $(UNIT)
 build-bpf: $(BPF_TEST) $(STIMULUS)

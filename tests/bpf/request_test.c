@@ -1,0 +1,744 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * HTTP/1 in the kernel: the real programs, real sockets, exact counts. Both ends of each
+ * connection are in this process, so each finished request counts once as a server's and
+ * once as a client's. Needs root.
+ */
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+
+#include <kilter/drops.h>
+#include <kilter/series.h>
+
+#include "pair.h"
+#include "request.skel.h"
+#include "sandbox.h"
+#include "sock_owner.skel.h"
+#include "tcp_conn.skel.h"
+
+#include <cmocka.h>
+
+#define LINKS_MAX	8
+#define TALLIES_MAX	64
+#define SETTLE_ATTEMPTS 5000 /* of 1 ms, before a connection's end is held to be lost */
+#define MIB		(1u << 20)
+
+struct tally {
+	__u16 status;
+	__u8 role, method, error;
+	__u64 count;
+};
+
+static struct {
+	struct sandbox sandbox;
+	struct sock_owner *owner;
+	struct tcp_conn *tcp;
+	struct request *request;
+	struct bpf_link *links[LINKS_MAX];
+	unsigned int links_count;
+	struct tally tallies[TALLIES_MAX];
+	unsigned int tallies_count;
+	struct kilter_conn conn[3]; /* by role */
+	struct pair pair;
+} t;
+
+static int quiet(enum libbpf_print_level level, const char *fmt, va_list ap)
+{
+	return level == LIBBPF_WARN ? vfprintf(stderr, fmt, ap) : 0;
+}
+
+static void attach(struct bpf_program *prog)
+{
+	struct bpf_link *link = bpf_program__attach_cgroup(prog, t.sandbox.cgroup_fd);
+
+	assert_non_null(link);
+	assert_true(t.links_count < LINKS_MAX);
+	t.links[t.links_count++] = link;
+}
+
+static int group_setup(void **state)
+{
+	LIBBPF_OPTS(bpf_object_open_opts, opts, .pin_root_path = t.sandbox.bpffs);
+
+	(void)state;
+	libbpf_set_print(quiet);
+	assert_int_equal(sandbox_init(&t.sandbox), 0);
+	t.owner = sock_owner__open_opts(&opts);
+	t.tcp = tcp_conn__open_opts(&opts);
+	t.request = request__open_opts(&opts);
+	assert_true(t.owner && t.tcp && t.request);
+	assert_int_equal(sock_owner__load(t.owner), 0);
+	assert_int_equal(tcp_conn__load(t.tcp), 0);
+	assert_int_equal(request__load(t.request), 0);
+	attach(t.owner->progs.own_connect4);
+	attach(t.owner->progs.own_connect6);
+	attach(t.owner->progs.own_bind4);
+	attach(t.owner->progs.own_bind6);
+	attach(t.tcp->progs.tcp_life);
+	attach(t.request->progs.request_ingress);
+	attach(t.request->progs.request_egress);
+	return 0;
+}
+
+static int group_teardown(void **state)
+{
+	(void)state;
+	for (unsigned int i = 0; i < t.links_count; i++)
+		bpf_link__destroy(t.links[i]);
+	request__destroy(t.request);
+	tcp_conn__destroy(t.tcp);
+	sock_owner__destroy(t.owner);
+	sandbox_done(&t.sandbox);
+	return 0;
+}
+
+static void map_clear(int fd)
+{
+	char key[64];
+
+	while (!bpf_map_get_next_key(fd, NULL, key))
+		assert_int_equal(bpf_map_delete_elem(fd, key), 0);
+}
+
+static __u64 dropped(enum kilter_drop reason)
+{
+	int cpus = libbpf_num_possible_cpus();
+	__u64 *n = calloc(cpus, sizeof(*n)), sum = 0;
+	__u32 key = reason;
+
+	assert_non_null(n);
+	assert_int_equal(bpf_map_lookup_elem(bpf_map__fd(t.request->maps.drops), &key, n), 0);
+	for (int i = 0; i < cpus; i++)
+		sum += n[i];
+	free(n);
+	return sum;
+}
+
+static int setup(void **state)
+{
+	(void)state;
+	map_clear(bpf_map__fd(t.request->maps.series));
+	map_clear(bpf_map__fd(t.tcp->maps.conns));
+	memset(&t.pair, 0, sizeof(t.pair));
+	t.pair.listener = t.pair.client = t.pair.server = -1;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	pair_close(&t.pair, false);
+	return 0;
+}
+
+static void read_conns(void)
+{
+	int fd = bpf_map__fd(t.tcp->maps.conns);
+	struct kilter_conn_key key, *prev = NULL;
+
+	memset(t.conn, 0, sizeof(t.conn));
+	while (!bpf_map_get_next_key(fd, prev, &key)) {
+		struct kilter_conn v;
+
+		prev = &key;
+		assert_int_equal(bpf_map_lookup_elem(fd, &key, &v), 0);
+		assert_in_range(key.role, KILTER_ROLE_SERVER, KILTER_ROLE_CLIENT);
+		t.conn[key.role].opened += v.opened;
+		t.conn[key.role].closed += v.closed;
+		t.conn[key.role].undecoded += v.undecoded;
+		t.conn[key.role].resets_in += v.resets_in;
+		t.conn[key.role].resets_out += v.resets_out;
+	}
+}
+
+static void read_series(void)
+{
+	int fd = bpf_map__fd(t.request->maps.series);
+	struct kilter_series_key key, *prev = NULL;
+
+	t.tallies_count = 0;
+	while (!bpf_map_get_next_key(fd, prev, &key)) {
+		struct kilter_series v;
+		struct tally *at = NULL;
+
+		prev = &key;
+		assert_int_equal(bpf_map_lookup_elem(fd, &key, &v), 0);
+		for (unsigned int i = 0; i < t.tallies_count && !at; i++) {
+			struct tally *x = &t.tallies[i];
+
+			if (x->role == key.role && x->status == key.status &&
+			    x->method == key.method && x->error == key.error)
+				at = x;
+		}
+		if (!at) {
+			assert_true(t.tallies_count < TALLIES_MAX);
+			at = &t.tallies[t.tallies_count++];
+			*at = (struct tally){key.status, key.role, key.method, key.error, 0};
+		}
+		for (int i = 0; i < KILTER_CLASSIC_BUCKETS; i++)
+			at->count += v.classic[i];
+	}
+}
+
+/* Ends the connection and waits until the kernel has told of the end of both its sockets. */
+static void finish(bool server_first)
+{
+	pair_close(&t.pair, server_first);
+	for (int i = 0; i < SETTLE_ATTEMPTS; i++) {
+		read_conns();
+		if (t.conn[KILTER_ROLE_SERVER].closed == t.conn[KILTER_ROLE_SERVER].opened &&
+		    t.conn[KILTER_ROLE_CLIENT].closed == t.conn[KILTER_ROLE_CLIENT].opened)
+			break;
+		usleep(1000);
+	}
+	assert_int_equal(t.conn[KILTER_ROLE_SERVER].closed, t.conn[KILTER_ROLE_SERVER].opened);
+	assert_int_equal(t.conn[KILTER_ROLE_CLIENT].closed, t.conn[KILTER_ROLE_CLIENT].opened);
+	read_series();
+}
+
+/* Exactly these counts of one role, and no others. */
+static void expect_role(__u8 role, const struct tally *want, unsigned int n)
+{
+	bool same = true;
+	unsigned int others = 0;
+
+	for (unsigned int i = 0; i < t.tallies_count; i++)
+		others += t.tallies[i].role == role;
+	same = others == n;
+	for (unsigned int k = 0; k < n; k++) {
+		bool found = false;
+
+		for (unsigned int i = 0; i < t.tallies_count; i++) {
+			const struct tally *x = &t.tallies[i];
+
+			if (x->role == role && x->status == want[k].status &&
+			    x->method == want[k].method && x->error == want[k].error)
+				found = x->count == want[k].count;
+		}
+		same = same && found;
+	}
+	if (same)
+		return;
+	for (unsigned int i = 0; i < t.tallies_count; i++)
+		print_error("got role %u method %u status %u error %u: %llu\n", t.tallies[i].role,
+			    t.tallies[i].method, t.tallies[i].status, t.tallies[i].error,
+			    t.tallies[i].count);
+	for (unsigned int i = 0; i < n; i++)
+		print_error("want role %u method %u status %u error %u: %llu\n", role,
+			    want[i].method, want[i].status, want[i].error, want[i].count);
+	fail_msg("counts differ");
+}
+
+#define ROW(method_, status_, error_, count_)                                              \
+	{                                                                                  \
+		.status = (status_), .method = KILTER_METHOD_##method_, .error = (error_), \
+		.count = (count_)                                                          \
+	}
+#define EXPECT_ROLE(role, ...)                                              \
+	do {                                                                \
+		const struct tally want_[] = {__VA_ARGS__};                 \
+		expect_role(role, want_, sizeof(want_) / sizeof(want_[0])); \
+	} while (0)
+#define EXPECT(...)                                           \
+	do {                                                  \
+		EXPECT_ROLE(KILTER_ROLE_SERVER, __VA_ARGS__); \
+		EXPECT_ROLE(KILTER_ROLE_CLIENT, __VA_ARGS__); \
+	} while (0)
+#define EXPECT_NOTHING()                                  \
+	do {                                              \
+		expect_role(KILTER_ROLE_SERVER, NULL, 0); \
+		expect_role(KILTER_ROLE_CLIENT, NULL, 0); \
+	} while (0)
+
+static void open_pair(void)
+{
+	assert_int_equal(pair_open(&t.pair), 0);
+}
+static void ask(const char *text)
+{
+	assert_int_equal(pair_to_server(&t.pair, text, strlen(text), 0), 0);
+}
+static void answer(const char *text)
+{
+	assert_int_equal(pair_to_client(&t.pair, text, strlen(text), 0), 0);
+}
+static void ask_in(const char *text, size_t piece)
+{
+	assert_int_equal(pair_to_server(&t.pair, text, strlen(text), piece), 0);
+}
+static void answer_in(const char *text, size_t piece)
+{
+	assert_int_equal(pair_to_client(&t.pair, text, strlen(text), piece), 0);
+}
+
+#define GET	 "GET /a HTTP/1.1\r\nHost: x\r\n\r\n"
+#define OK_EMPTY "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+#define OK_TWO	 "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+static void kept_alive_connection_counts_each_request(void **state)
+{
+	(void)state;
+	open_pair();
+	for (int i = 0; i < 50; i++) {
+		ask(GET);
+		answer(OK_TWO);
+	}
+	finish(false);
+	EXPECT(ROW(GET, 200, 0, 50));
+}
+
+static void connection_close_by_the_server(void **state)
+{
+	(void)state;
+	open_pair();
+	ask("GET /a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+	answer("HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 2\r\n\r\nno");
+	finish(true);
+	EXPECT(ROW(GET, 404, 0, 1));
+}
+
+/* More than are remembered one by one (KILTER_PIPELINE_MAX): still counted, each. */
+static void pipelined_requests_count_each(void **state)
+{
+	static char all[60 * sizeof(GET)], answers[60 * sizeof(OK_TWO)];
+
+	(void)state;
+	all[0] = answers[0] = '\0';
+	for (int i = 0; i < 60; i++) {
+		strcat(all, GET);
+		strcat(answers, OK_TWO);
+	}
+	open_pair();
+	ask(all);
+	answer(answers);
+	ask_in(all, 7);
+	answer_in(answers, 11);
+	finish(false);
+	EXPECT(ROW(GET, 200, 0, 120));
+}
+
+static void chunked_responses_of_small_chunks(void **state)
+{
+	static const char chunks[] =
+	    "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+	    "1\r\na\r\n2;ext=\"x\"\r\nbc\r\nA\r\n0123456789\r\n00b\r\nHTTP/1.1 20\r\n0\r\n\r\n";
+
+	(void)state;
+	open_pair();
+	for (size_t piece = 0; piece < 9; piece++) {
+		ask(GET);
+		answer_in(chunks, piece);
+	}
+	finish(false);
+	EXPECT(ROW(GET, 200, 0, 9));
+}
+
+static void chunks_and_bodies_of_a_mebibyte_both_ways(void **state)
+{
+	char *body = malloc(MIB + 1);
+
+	(void)state;
+	assert_non_null(body);
+	for (size_t i = 0; i < MIB; i++)
+		body[i] = "GET / HTTP/1.1\r\nHTTP/1.1 500 X\r\n\r\n"[i % 34];
+	body[MIB] = '\0';
+	open_pair();
+	for (int i = 0; i < 3; i++) {
+		ask("POST /up HTTP/1.1\r\nContent-Length: 1048576\r\n\r\n");
+		ask(body);
+		answer("HTTP/1.1 201 Created\r\nContent-Length: 1048576\r\n\r\n");
+		answer(body);
+		ask("PUT /up HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n100000\r\n");
+		ask(body);
+		ask("\r\n0\r\n\r\n");
+		answer("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n100000\r\n");
+		answer(body);
+		answer("\r\n0\r\n\r\n");
+	}
+	finish(false);
+	free(body);
+	EXPECT(ROW(POST, 201, 0, 3), ROW(PUT, 200, 0, 3));
+}
+
+static void trailers_belong_to_the_message(void **state)
+{
+	(void)state;
+	open_pair();
+	for (size_t piece = 0; piece < 4; piece++) {
+		ask_in("POST /t HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n"
+		       "Digest: x\r\nContent-Length: 99\r\n\r\n",
+		       piece);
+		answer_in("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X\r\n\r\n"
+			  "3\r\nabc\r\n0\r\nX: HTTP/1.1 500\r\n\r\n",
+			  piece);
+	}
+	finish(false);
+	EXPECT(ROW(POST, 200, 0, 4));
+}
+
+/* RFC 9112 section 6.3: these have no body, whatever their headers say. */
+static void responses_without_a_body(void **state)
+{
+	(void)state;
+	open_pair();
+	ask("HEAD /h HTTP/1.1\r\nHost: x\r\n\r\n");
+	answer("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n");
+	ask("DELETE /h HTTP/1.1\r\nHost: x\r\n\r\n");
+	answer("HTTP/1.1 204 No Content\r\n\r\n");
+	ask(GET);
+	answer("HTTP/1.1 304 Not Modified\r\nContent-Length: 1000\r\n\r\n");
+	ask("HEAD /h HTTP/1.1\r\nHost: x\r\n\r\n");
+	answer("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+	ask(GET);
+	answer(OK_EMPTY);
+	finish(false);
+	EXPECT(ROW(HEAD, 200, 0, 2), ROW(DELETE, 204, 0, 1), ROW(GET, 304, 0, 1),
+	       ROW(GET, 200, 0, 1));
+}
+
+static void interim_responses_are_not_the_answer(void **state)
+{
+	(void)state;
+	open_pair();
+	ask("POST /c HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n");
+	answer("HTTP/1.1 100 Continue\r\n\r\n");
+	ask("abc");
+	answer(OK_TWO);
+	ask(GET);
+	answer("HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\n"
+	       "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+	finish(false);
+	EXPECT(ROW(POST, 200, 0, 1), ROW(GET, 200, 0, 1));
+}
+
+static void upgraded_connections_are_left_alone(void **state)
+{
+	(void)state;
+	open_pair();
+	ask(GET);
+	answer(OK_TWO);
+	ask("GET /ws HTTP/1.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n");
+	answer("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n");
+	ask("\x81\x05hello");
+	answer("\x81\x05hello");
+	ask(GET); /* of the new protocol */
+	answer(OK_TWO);
+	finish(false);
+	EXPECT(ROW(GET, 200, 0, 1), ROW(GET, 101, 0, 1));
+}
+
+static void tunnels_are_left_alone(void **state)
+{
+	(void)state;
+	open_pair();
+	ask("CONNECT example.org:443 HTTP/1.1\r\nHost: example.org:443\r\n\r\n");
+	answer("HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 2\r\n\r\nno");
+	ask("CONNECT example.org:443 HTTP/1.1\r\nHost: example.org:443\r\n\r\n");
+	answer("HTTP/1.1 200 Connection established\r\n\r\n");
+	ask("\x16\x03\x01 binary");
+	answer("\x16\x03\x03 binary");
+	finish(false);
+	EXPECT(ROW(CONNECT, 407, 0, 1), ROW(CONNECT, 200, 0, 1));
+}
+
+static void methods_are_told_apart_and_unknown_ones_are_other(void **state)
+{
+	(void)state;
+	open_pair();
+	ask("PATCH /m HTTP/1.1\r\n\r\n");
+	answer(OK_EMPTY);
+	ask("OPTIONS * HTTP/1.1\r\n\r\n");
+	answer(OK_EMPTY);
+	ask("TRACE /m HTTP/1.1\r\n\r\n");
+	answer(OK_EMPTY);
+	ask("PROPFIND /m HTTP/1.1\r\n\r\n");
+	answer("HTTP/1.1 207 Multi-Status\r\nContent-Length: 0\r\n\r\n");
+	ask("get /m HTTP/1.1\r\n\r\n");
+	answer("HTTP/1.1 501 Not Implemented\r\nContent-Length: 0\r\n\r\n");
+	finish(false);
+	EXPECT(ROW(PATCH, 200, 0, 1), ROW(OPTIONS, 200, 0, 1), ROW(TRACE, 200, 0, 1),
+	       ROW(OTHER, 207, 0, 1), ROW(OTHER, 501, 0, 1));
+}
+
+/* Every way to cut a head and a short body into two pieces, and into pieces of one size. */
+static void segments_may_be_cut_anywhere(void **state)
+{
+	static const char request[] = "\r\nPOST /cut/42?q=1 HTTP/1.1\r\nhost: x\r\n"
+				      "X-Long-Header: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n"
+				      "content-length:   5\t\r\n\r\nhello" GET;
+	static const char response[] =
+	    "HTTP/1.1 200 OK\r\nserver: y\r\nTRANSFER-ENCODING:chunked\r\n"
+	    "\r\n5\r\nhello\r\n0\r\n\r\nHTTP/1.1 404 Not\r\n"
+	    "Content-length: 4\r\n\r\nHTTP";
+	size_t n = strlen(request), m = strlen(response);
+	unsigned int runs = 0;
+
+	(void)state;
+	open_pair();
+	for (size_t cut = 1; cut < n || cut < m; cut++, runs++) {
+		size_t a = cut < n ? cut : n, b = cut < m ? cut : m;
+
+		assert_int_equal(pair_to_server(&t.pair, request, a, 0), 0);
+		assert_int_equal(pair_to_server(&t.pair, request + a, n - a, 0), 0);
+		assert_int_equal(pair_to_client(&t.pair, response, b, 0), 0);
+		assert_int_equal(pair_to_client(&t.pair, response + b, m - b, 0), 0);
+	}
+	for (size_t piece = 1; piece < 40; piece++, runs++) {
+		ask_in(request, piece);
+		answer_in(response, piece);
+	}
+	finish(false);
+	EXPECT(ROW(POST, 200, 0, runs), ROW(GET, 404, 0, runs));
+}
+
+static void long_lines_over_many_segments(void **state)
+{
+	static char request[16384], response[16384];
+	size_t n;
+
+	(void)state;
+	n = snprintf(request, sizeof(request), "GET /long?");
+	memset(request + n, 'q', 6000);
+	n += 6000;
+	n += snprintf(request + n, sizeof(request) - n, " HTTP/1.1\r\nCookie: ");
+	memset(request + n, 'c', 6000);
+	n += 6000;
+	snprintf(request + n, sizeof(request) - n, "\r\nContent-Length: 3\r\n\r\nabc");
+	n = snprintf(response, sizeof(response), "HTTP/1.1 200 OK\r\nSet-Cookie: ");
+	memset(response + n, 's', 7000);
+	n += 7000;
+	snprintf(response + n, sizeof(response) - n, "\r\nContent-Length: 2\r\n\r\nok");
+	open_pair();
+	ask(request);
+	answer(response);
+	for (size_t piece = 97; piece < 2000; piece += 131) {
+		ask_in(request, piece);
+		answer_in(response, piece);
+	}
+	finish(false);
+	EXPECT(ROW(GET, 200, 0, 1 + (2000 - 97 + 130) / 131));
+}
+
+static void an_answer_may_come_before_the_request_is_whole(void **state)
+{
+	(void)state;
+	open_pair();
+	ask("POST /early HTTP/1.1\r\nContent-Length: 10\r\n\r\n01234");
+	answer("HTTP/1.1 413 Content Too Large\r\nContent-Length: 2\r\n\r\nno");
+	ask("56789");
+	ask(GET);
+	answer(OK_TWO);
+	finish(false);
+	EXPECT(ROW(POST, 413, 0, 1), ROW(GET, 200, 0, 1));
+}
+
+static void a_body_may_last_until_the_server_closes(void **state)
+{
+	(void)state;
+	open_pair();
+	ask("GET /old HTTP/1.0\r\n\r\n");
+	answer("HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n\r\nsome");
+	answer("HTTP/1.1 500 not a status line\r\n\r\n");
+	finish(true);
+	EXPECT(ROW(GET, 200, 0, 1));
+}
+
+static void no_answer_is_an_error(void **state)
+{
+	(void)state;
+	open_pair();
+	ask(GET);
+	finish(true);
+	EXPECT(ROW(GET, 0, KILTER_REQ_CLOSED, 1));
+}
+
+static void half_an_answer_is_an_error(void **state)
+{
+	(void)state;
+	open_pair();
+	ask(GET);
+	answer("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nonly this");
+	finish(true);
+	EXPECT(ROW(GET, 200, KILTER_REQ_CLOSED, 1));
+}
+
+static void a_reset_is_an_error(void **state)
+{
+	struct linger now = {.l_onoff = 1, .l_linger = 0};
+
+	(void)state;
+	open_pair();
+	ask(GET);
+	setsockopt(t.pair.server, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+	finish(true);
+	EXPECT_ROLE(KILTER_ROLE_CLIENT, ROW(GET, 0, KILTER_REQ_RESET, 1));
+	assert_int_equal(t.conn[KILTER_ROLE_CLIENT].resets_in, 1);
+}
+
+static void other_protocols_are_not_decoded(void **state)
+{
+	static const char *const first[][2] = {
+	    {NULL, "220 mail.example.org ESMTP\r\n"},
+	    {"\x16\x03\x01\x02\x05\x01\x00\x01\xfc\x03\x03", "\x16\x03\x03"},
+	    {"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "\x04\x03\x02\x01"},
+	    {"*1\r\n$4\r\nPING\r\n", "+PONG\r\n"},
+	    {"GET key\r\n", "$3\r\nabc\r\n"},
+	    {"\x01\x02\x03\x04GET / HTTP/1.1\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\n"},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(first) / sizeof(first[0]); i++) {
+		setup(NULL);
+		open_pair();
+		if (first[i][0])
+			ask(first[i][0]);
+		answer(first[i][1]);
+		ask("EHLO x\r\n");
+		answer("250 ok\r\n");
+		finish(false);
+		EXPECT_NOTHING();
+		assert_int_equal(t.conn[KILTER_ROLE_SERVER].undecoded, 1);
+		assert_int_equal(t.conn[KILTER_ROLE_CLIENT].undecoded, 1);
+	}
+}
+
+static void both_address_families(void **state)
+{
+	(void)state;
+	for (enum pair_family family = PAIR_V4; family <= PAIR_MAPPED; family++) {
+		setup(NULL);
+		assert_int_equal(pair_listen(&t.pair, family, 16), 0);
+		assert_int_equal(pair_connect(&t.pair), 0);
+		ask(GET);
+		answer(OK_TWO);
+		finish(false);
+		EXPECT(ROW(GET, 200, 0, 1));
+	}
+}
+
+/* The first segment meets the listener: the socket that will own it does not exist yet. */
+static void deferred_accept_counts_the_first_request(void **state)
+{
+	int seconds = 5;
+
+	(void)state;
+	assert_int_equal(pair_listen(&t.pair, PAIR_V4, 16), 0);
+	setsockopt(t.pair.listener, IPPROTO_TCP, TCP_DEFER_ACCEPT, &seconds, sizeof(seconds));
+	t.pair.client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_int_equal(connect(t.pair.client, (struct sockaddr *)&t.pair.addr, t.pair.addr_len),
+			 0);
+	assert_int_equal(send(t.pair.client, GET, strlen(GET), 0), strlen(GET));
+	t.pair.server = accept(t.pair.listener, NULL, NULL);
+	assert_true(t.pair.server >= 0);
+	answer(OK_TWO);
+	finish(false);
+	EXPECT(ROW(GET, 200, 0, 1));
+}
+
+static void bodies_that_look_like_messages(void **state)
+{
+	(void)state;
+	open_pair();
+	ask("POST /trap HTTP/1.1\r\nContent-Length: 54\r\n\r\n");
+	ask(GET "GET /b HTTP/1.1\r\nHost: x\r\n");
+	ask("\r\n");
+	answer("HTTP/1.1 200 OK\r\nContent-Length: 76\r\n\r\n");
+	answer(OK_EMPTY);
+	answer(OK_EMPTY);
+	ask(GET);
+	answer(OK_TWO);
+	finish(false);
+	EXPECT(ROW(POST, 200, 0, 1), ROW(GET, 200, 0, 1));
+}
+
+static void an_unasked_response_is_not_counted(void **state)
+{
+	(void)state;
+	open_pair();
+	ask(GET);
+	answer(OK_TWO);
+	answer("HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n");
+	finish(true);
+	EXPECT(ROW(GET, 200, 0, 1));
+}
+
+static void nothing_was_dropped(void **state)
+{
+	(void)state;
+	assert_int_equal(dropped(KILTER_DROP_HTTP1_FRAMING), 0);
+	assert_int_equal(dropped(KILTER_DROP_HTTP1_STEPS), 0);
+	assert_int_equal(dropped(KILTER_DROP_HTTP1_LOAD), 0);
+	assert_int_equal(dropped(KILTER_DROP_SOCK_STORAGE), 0);
+	/* 60 outstanding, KILTER_PIPELINE_MAX remembered, two rounds, two roles. */
+	assert_int_equal(dropped(KILTER_DROP_HTTP1_PIPELINE) > 0, 1);
+}
+
+static void loss_and_reordering_do_not_change_counts(void **state)
+{
+	static const char *const netem[] = {"tc",    "qdisc",	  "add", "dev",	    "lo",  "root",
+					    "netem", "delay",	  "1ms", "reorder", "20%", "loss",
+					    "3%",    "duplicate", "5%",	 NULL};
+	static const char *const undo[] = {"tc", "qdisc", "del", "dev", "lo", "root", NULL};
+
+	(void)state;
+	if (sandbox_run(netem)) {
+		print_message("this kernel has no sch_netem\n");
+		skip();
+	}
+	open_pair();
+	for (int i = 0; i < 200; i++) {
+		ask("POST /n HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello");
+		answer(OK_TWO);
+	}
+	sandbox_run(undo);
+	finish(false);
+	EXPECT(ROW(POST, 200, 0, 200));
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    TEST(kept_alive_connection_counts_each_request),
+	    TEST(connection_close_by_the_server),
+	    TEST(pipelined_requests_count_each),
+	    TEST(chunked_responses_of_small_chunks),
+	    TEST(chunks_and_bodies_of_a_mebibyte_both_ways),
+	    TEST(trailers_belong_to_the_message),
+	    TEST(responses_without_a_body),
+	    TEST(interim_responses_are_not_the_answer),
+	    TEST(upgraded_connections_are_left_alone),
+	    TEST(tunnels_are_left_alone),
+	    TEST(methods_are_told_apart_and_unknown_ones_are_other),
+	    TEST(segments_may_be_cut_anywhere),
+	    TEST(long_lines_over_many_segments),
+	    TEST(an_answer_may_come_before_the_request_is_whole),
+	    TEST(a_body_may_last_until_the_server_closes),
+	    TEST(no_answer_is_an_error),
+	    TEST(half_an_answer_is_an_error),
+	    TEST(a_reset_is_an_error),
+	    TEST(other_protocols_are_not_decoded),
+	    TEST(both_address_families),
+	    TEST(deferred_accept_counts_the_first_request),
+	    TEST(bodies_that_look_like_messages),
+	    TEST(an_unasked_response_is_not_counted),
+	    TEST(nothing_was_dropped),
+	    TEST(loss_and_reordering_do_not_change_counts),
+	};
+
+	return cmocka_run_group_tests(tests, group_setup, group_teardown);
+}
