@@ -177,8 +177,11 @@ int main(int argc, char **argv)
 	struct front *f = NULL;
 	int err;
 
-	if (argc == 3 && !strcmp(argv[1], "--render"))
-		return render((uint32_t)atoi(argv[2])) ? 1 : 0;
+	if (argc == 3 && !strcmp(argv[1], "--render")) {
+		unsigned long lines = strtoul(argv[2], NULL, 10);
+
+		return lines > 10000000 || render((uint32_t)lines) ? 1 : 0;
+	}
 	if (argc < 3)
 		return 2;
 	setvbuf(stdout, NULL, _IOLBF, 0);

@@ -36,6 +36,7 @@
 #include "core/loop.h"
 
 #define FRONT_BACKLOG	  128
+#define FRONT_NSS_MAX	  16384
 #define FRONT_BACKOFF_MIN (100 * NS_PER_MS)
 #define FRONT_BACKOFF_MAX (10 * NS_PER_SEC)
 #define FRONT_STEADY_NS	  (30 * NS_PER_SEC) /* a worker that lived so long starts afresh */
@@ -210,14 +211,12 @@ static int open_tcp(const char *listen_at, int *ret)
 		return err;
 	snprintf(service, sizeof(service), "%u", port);
 	if (!strcmp(host, "localhost"))
-		strcpy(host, "127.0.0.1");
+		snprintf(host, sizeof(host), "127.0.0.1");
 	if (getaddrinfo(*host && strcmp(host, "*") ? host : NULL, service, &hints, &ai))
 		return -EINVAL;
 	fd = socket(ai->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0)
-		err = -errno;
-	else if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) ||
-		 bind(fd, ai->ai_addr, ai->ai_addrlen) || listen(fd, FRONT_BACKLOG))
+	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) ||
+	    bind(fd, ai->ai_addr, ai->ai_addrlen) || listen(fd, FRONT_BACKLOG))
 		err = -errno;
 	freeaddrinfo(ai);
 	if (!err)
@@ -230,7 +229,7 @@ static int unix_address(const char *path, struct sockaddr_un *addr)
 	if (strlen(path) >= sizeof(addr->sun_path))
 		return -ENAMETOOLONG;
 	*addr = (struct sockaddr_un){.sun_family = AF_UNIX};
-	strcpy(addr->sun_path, path);
+	snprintf(addr->sun_path, sizeof(addr->sun_path), "%s", path);
 	return 0;
 }
 
@@ -304,16 +303,37 @@ static void remove_socket(const struct front *f)
 		unlink(f->socket_path);
 }
 
+/* The user's ids, or those of nobody. Root is none to serve as. */
 static int find_user(const char *name, uid_t *ret_uid, gid_t *ret_gid)
 {
-	const struct passwd *pw = *name ? getpwnam(name) : NULL;
+	const char *const names[] = {name, "nobody"};
+	char buf[FRONT_NSS_MAX];
 
-	if (!pw)
-		pw = getpwnam("nobody");
-	if (!pw || !pw->pw_uid)
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		struct passwd pw, *found = NULL;
+
+		if (!*names[i] || getpwnam_r(names[i], &pw, buf, sizeof(buf), &found) || !found)
+			continue;
+		if (!pw.pw_uid)
+			return -EPERM;
+		*ret_uid = pw.pw_uid;
+		*ret_gid = pw.pw_gid;
+		return 0;
+	}
+	return -ENOENT;
+}
+
+static int find_group(const char *name, gid_t *ret)
+{
+	struct group gr, *found = NULL;
+	char buf[FRONT_NSS_MAX];
+
+	*ret = (gid_t)-1; /* the creator's */
+	if (!*name)
+		return 0;
+	if (getgrnam_r(name, &gr, buf, sizeof(buf), &found) || !found)
 		return -ENOENT;
-	*ret_uid = pw->pw_uid;
-	*ret_gid = pw->pw_gid;
+	*ret = gr.gr_gid;
 	return 0;
 }
 
@@ -332,20 +352,20 @@ static void close_all(struct front *f)
 
 static int open_sockets(struct front *f, const struct config *c)
 {
-	const struct group *gr = *c->socket_group ? getgrnam(c->socket_group) : NULL;
-	int err;
+	gid_t gid;
+	int err = find_group(c->socket_group, &gid);
 
-	if (*c->socket_group && !gr)
-		return log_err(-ENOENT, "front: socket_group %s", c->socket_group);
+	if (err)
+		return log_err(err, "front: socket_group %s", c->socket_group);
 	err = *c->listen ? open_tcp(c->listen, &f->tcp_fd) : 0;
 	if (err)
 		return log_err(err, "front: listening on %s", c->listen);
-	err = *c->socket ? open_unix(f, c->socket, gr ? gr->gr_gid : (gid_t)-1) : 0;
+	err = *c->socket ? open_unix(f, c->socket, gid) : 0;
 	if (err)
 		return log_err(err, "front: listening on %s", c->socket);
 	err = find_user(c->front_user, &f->uid, &f->gid);
 	if (err)
-		return log_err(err, "front: neither user %s nor nobody exists", c->front_user);
+		return log_err(err, "front: serving as user %s or nobody", c->front_user);
 	return 0;
 }
 

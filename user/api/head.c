@@ -35,9 +35,8 @@ int head_scan(const char *buf, size_t len, size_t seen, size_t *ret_len)
 				*ret_len = i + 1;
 				return HEAD_WHOLE;
 			}
-		} else if (i && buf[i - 1] == '\r') {
-			return -EBADMSG;
-		} else if ((c < 0x20 && c != '\r' && c != '\t') || c == 0x7f) {
+		} else if ((i && buf[i - 1] == '\r') || (c < 0x20 && c != '\r' && c != '\t') ||
+			   c == 0x7f) {
 			return -EBADMSG;
 		}
 	}

@@ -102,6 +102,7 @@ struct http {
 	struct snapshot snapshot;
 	struct prometheus_row codes[HTTP_STATUSES];
 	char code_names[HTTP_STATUSES][8];
+	int code_values[HTTP_STATUSES];
 	unsigned int codes_count;
 	struct prometheus_row refused[REFUSALS];
 	struct request *waiting;
@@ -137,7 +138,7 @@ int http_split_listen(const char *listen, char host[static 64], uint16_t *ret_po
 static void count_status(struct http *h, int status)
 {
 	for (unsigned int i = 0; i < h->codes_count; i++) {
-		if (atoi(h->code_names[i]) == status) {
+		if (h->code_values[i] == status) {
 			h->codes[i].n++;
 			return;
 		}
@@ -145,6 +146,7 @@ static void count_status(struct http *h, int status)
 	if (h->codes_count == HTTP_STATUSES)
 		return; /* we answer fewer different ones */
 	snprintf(h->code_names[h->codes_count], sizeof(h->code_names[0]), "%d", status);
+	h->code_values[h->codes_count] = status;
 	h->codes[h->codes_count].value = h->code_names[h->codes_count];
 	h->codes[h->codes_count++].n = 1;
 }

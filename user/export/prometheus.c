@@ -12,6 +12,7 @@
 #include <string.h>
 
 #define NAME_MAX_BYTES 96
+#define NUMBER_MAX     32
 
 struct out {
 	char *buf;
@@ -128,13 +129,13 @@ static void put_seconds(struct out *o, uint64_t ns)
 size_t prometheus_number(double v, char *buf)
 {
 	if (isnan(v))
-		return (size_t)sprintf(buf, "NaN");
+		return (size_t)snprintf(buf, NUMBER_MAX, "NaN");
 	if (isinf(v))
-		return (size_t)sprintf(buf, v > 0 ? "+Inf" : "-Inf");
+		return (size_t)snprintf(buf, NUMBER_MAX, v > 0 ? "+Inf" : "-Inf");
 	if (v >= 0 && v < 9e15 && v == floor(v))
 		return format_u64((uint64_t)v, buf);
 	for (int precision = 6;; precision += precision < 15 ? 9 : 1) {
-		int n = snprintf(buf, 32, "%.*g", precision, v);
+		int n = snprintf(buf, NUMBER_MAX, "%.*g", precision, v);
 
 		if (precision >= 17 || strtod(buf, NULL) == v)
 			return (size_t)n;
