@@ -155,6 +155,15 @@ static void publish(const struct subject *s, enum health_state from)
 	});
 }
 
+/* Quiet for less than an hour says nothing new about a subject that was judged before. */
+static bool keeps(const struct subject *s, const struct health_subject *fresh)
+{
+	const struct health_reason *r = &fresh->reasons[0];
+
+	return s->h.judged && s->h.state != HEALTH_UNKNOWN && fresh->reasons_count == 1 &&
+	       !strcmp(r->code, "no_data") && r->window_ns < model_span_ns[MODEL_1H];
+}
+
 /* fresh: this tick's verdicts. They are shown once they have become the state; while a worse
  * state is being left, what led to it stays. */
 static void settle(struct health *h, struct subject *s, const struct health_subject *fresh)
@@ -163,10 +172,12 @@ static void settle(struct health *h, struct subject *s, const struct health_subj
 					     .leave = h->config.health.leave,
 					     .dwell_ns = h->config.health.dwell_ns};
 	enum health_state verdict = worst_of(fresh), from = s->h.state;
-	bool first = !s->h.judged;
-	bool changed = hysteresis_step(&s->h, &rule, verdict, h->boot_ns);
+	bool first = !s->h.judged, changed;
 
 	s->seen = h->ticks;
+	if (keeps(s, fresh))
+		return;
+	changed = hysteresis_step(&s->h, &rule, verdict, h->boot_ns);
 	s->pub.state = s->h.state;
 	if (s->pub.state == HEALTH_HEALTHY) {
 		s->pub.reasons_count = 0;
@@ -259,6 +270,7 @@ static void on_workload(void *ctx, const struct model_workload *w)
 	set_name(h, s, w->name);
 	in.open_connections = w->open_connections;
 	in.last_seen_ns = w->last_seen_ns;
+	in.undecoded = w->undecoded;
 	for (enum model_span span = MODEL_10S; span <= MODEL_5M; span++) {
 		if (!within(h, w->last_seen_ns, span))
 			continue;
@@ -271,7 +283,7 @@ static void on_workload(void *ctx, const struct model_workload *w)
 		model_workload_red(h->model, w, KILTER_ROLE_CLIENT, MODEL_5M, &client);
 		in.client = client.requests;
 	}
-	if (wants_past(h, &in))
+	if (wants_past(h, &in) || (in.undecoded && !in.red[MODEL_5M].requests))
 		model_workload_red(h->model, w, KILTER_ROLE_SERVER, MODEL_1H, &in.red[MODEL_1H]);
 	if (s->queue_seen == h->ticks) {
 		in.listener = true;

@@ -33,6 +33,18 @@ bool rule_probe(const struct rule_input *in, struct health_reason *ret)
 			    "not running: %.120s", why);
 }
 
+/* Connections without a single request that could be read: they may fail or not, we are blind. */
+bool rule_undecoded(const struct rule_input *in, struct health_reason *ret)
+{
+	if (!in->undecoded || in->client || in->red[MODEL_5M].requests ||
+	    in->red[MODEL_1H].requests)
+		return false;
+	return rule_verdict(ret, HEALTH_UNKNOWN, (double)in->undecoded, 0, in->undecoded,
+			    model_span_ns[MODEL_1H],
+			    "%llu connections carry no protocol that is decoded: no requests seen",
+			    (unsigned long long)in->undecoded);
+}
+
 /*
  * Quiet is not healthy by itself: without requests, connections or a listener in sight there
  * is nothing that could have gone wrong, and nothing that shows it went right.

@@ -27,8 +27,9 @@ struct rule_input {
 	struct model_red red[MODEL_SPANS];
 	struct model_tcp tcp[MODEL_SPANS];
 	uint64_t open_connections, last_seen_ns;
-	bool client;   /* WORKLOAD: it sent requests in 5m: quiet as a server is its nature */
-	bool listener; /* WORKLOAD: it listens, and we see the queue */
+	uint64_t undecoded; /* WORKLOAD: connections whose protocol is not known, in total */
+	bool client;	    /* WORKLOAD: it sent requests in 5m: quiet as a server is its nature */
+	bool listener;	    /* WORKLOAD: it listens, and we see the queue */
 	/* WORKLOAD: its fullest accept queue */
 	uint32_t queue_length, queue_limit;
 	uint16_t queue_port;
@@ -62,6 +63,7 @@ bool rule_retransmits(const struct rule_input *in, struct health_reason *ret);
 bool rule_backlog(const struct rule_input *in, struct health_reason *ret);
 bool rule_drops(const struct rule_input *in, struct health_reason *ret);
 bool rule_probe(const struct rule_input *in, struct health_reason *ret);
+bool rule_undecoded(const struct rule_input *in, struct health_reason *ret);
 bool rule_quiet(const struct rule_input *in, struct health_reason *ret);
 
 /* Fills all of ret but its code. */
