@@ -41,6 +41,9 @@ bool hysteresis_step(struct hysteresis *h, const struct hysteresis_rule *r,
 		h->state = HEALTH_UNKNOWN;
 		at = health_rank(HEALTH_UNKNOWN);
 	}
+	/* Neither is a fault: what is not known must not be shown as healthy for a tick longer. */
+	if (rank != at && !bad && rank <= health_rank(HEALTH_UNKNOWN))
+		return go(h, verdict, now_ns);
 	if (rank > at) {
 		if (!h->worse || rank < health_rank(h->goal))
 			h->goal = verdict;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * When a verdict becomes a state: `enter` evaluations in a row for a worse one, `leave` for a
- * better one, and a least stay in degraded and unhealthy. Pure.
+ * better one, and a least stay in degraded and unhealthy. Between healthy and unknown, which
+ * are no faults, the verdict is the state at once. Pure.
  */
 #ifndef KILTER_HEALTH_HYSTERESIS_H
 #define KILTER_HEALTH_HYSTERESIS_H

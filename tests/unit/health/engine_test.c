@@ -307,7 +307,7 @@ static void connections_that_cannot_be_read_are_unknown_with_their_number(void *
 	expect(WORKLOAD(), HEALTH_UNKNOWN, "undecoded");
 	assert_int_equal(WORKLOAD().reasons[0].samples, 7);
 	add_requests(KILTER_ROLE_SERVER, 200, 20, 1000000);
-	ticks(config.health.leave);
+	ticks(1);
 	expect(WORKLOAD(), HEALTH_HEALTHY, NULL);
 }
 
@@ -317,7 +317,7 @@ static void incomplete_data_is_unknown_but_hides_no_fault(void **state)
 	add_requests(KILTER_ROLE_SERVER, 200, 20, 1000000);
 	ticks(1);
 	model_set_incomplete(model, true);
-	ticks(config.health.enter);
+	ticks(1);
 	expect(WORKLOAD(), HEALTH_UNKNOWN, "incomplete");
 	expect(NODE(), HEALTH_UNKNOWN, "incomplete");
 	add_requests(KILTER_ROLE_SERVER, 500, 100, 1000000);

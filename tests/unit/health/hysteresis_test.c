@@ -26,7 +26,9 @@ static const struct {
     {2, 3, 0, "hddhhh", "hhdddh"},	 /* three in a row leave */
     {2, 3, 0, "hddhhdhhh", "hhddddddh"}, /* a relapse starts the count anew */
     {2, 3, 0, "hxxhdh", "hhxxxd"},	 /* the worst of the way down */
-    {2, 3, 0, "huuhhh", "hhuuuh"},	 /* unknown is a state like another */
+    {2, 3, 0, "huhu", "huhu"},		 /* between no faults at once */
+    {2, 3, 0, "uhdd", "uhhd"},		 /* but not into one */
+    {2, 3, 0, "hdduuu", "hhdddu"},	 /* nor out of one */
     {1, 1, 0, "hxhx", "hxhx"},		 /* no hysteresis */
     {1, 1, 4, "hdhhhh", "hddddh"},	 /* dwell: at least 4 s in a bad state */
 };
