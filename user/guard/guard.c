@@ -68,7 +68,7 @@ struct guard {
 	uint64_t circuits_full; /* edges that found no room for a circuit */
 	uint32_t open;		/* circuits that are not closed */
 	bool changed;		/* the state file is behind */
-	struct selfstat stats[4];
+	struct selfstat stats[3];
 };
 
 const char *guard_state_str(enum kilter_circuit_state s)
@@ -594,24 +594,6 @@ static void escape(const char *s, char *ret, size_t size)
 	ret[n] = '\0';
 }
 
-static void stat_transitions(void *ctx, selfstat_emit_fn emit, void *emit_ctx)
-{
-	const struct guard *g = ctx;
-	const struct entry *e;
-	uint32_t pos = 0;
-
-	while ((e = table_next(&g->circuits, &pos))) {
-		char name[2 * sizeof(e->name) + 1], labels[sizeof(name) + 64];
-
-		escape(e->pub.name, name, sizeof(name));
-		for (unsigned int to = 0; to < 3; to++) {
-			snprintf(labels, sizeof(labels), "circuit=\"%s\",to=\"%s\"", name,
-				 guard_state_str((enum kilter_circuit_state)to));
-			emit(emit_ctx, labels, (double)e->c.transitions[to]);
-		}
-	}
-}
-
 static void stat_suppressed(void *ctx, selfstat_emit_fn emit, void *emit_ctx)
 {
 	const struct guard *g = ctx;
@@ -647,23 +629,19 @@ static void stat_full(void *ctx, selfstat_emit_fn emit, void *emit_ctx)
 
 static void register_stats(struct guard *g)
 {
-	g->stats[0] = (struct selfstat){.name = "kilter_circuit_transitions_total",
-					.help = "Transitions of a circuit into a state.",
-					.type = SELFSTAT_COUNTER,
-					.collect = stat_transitions};
-	g->stats[1] = (struct selfstat){.name = "kilter_circuit_suppressed_total",
+	g->stats[0] = (struct selfstat){.name = "kilter_circuit_suppressed_total",
 					.help = "Trips that guard.max_open_ratio held back.",
 					.type = SELFSTAT_COUNTER,
 					.collect = stat_suppressed};
-	g->stats[2] = (struct selfstat){.name = "kilter_guard_sync_errors_total",
+	g->stats[1] = (struct selfstat){.name = "kilter_guard_sync_errors_total",
 					.help = "Failed writes to the kernel or the state file.",
 					.type = SELFSTAT_COUNTER,
 					.collect = stat_sync};
-	g->stats[3] = (struct selfstat){.name = "kilter_guard_circuits_full_total",
+	g->stats[2] = (struct selfstat){.name = "kilter_guard_circuits_full_total",
 					.help = "Times that an edge found no room for a circuit.",
 					.type = SELFSTAT_COUNTER,
 					.collect = stat_full};
-	for (unsigned int i = 0; i < 4; i++) {
+	for (unsigned int i = 0; i < 3; i++) {
 		g->stats[i].ctx = g;
 		selfstat_register(&g->stats[i]);
 	}
@@ -729,7 +707,7 @@ void guard_free(struct guard **gp)
 		return;
 	g->changed = true;
 	save(g);
-	for (unsigned int i = 0; i < 4; i++)
+	for (unsigned int i = 0; i < 3; i++)
 		selfstat_unregister(&g->stats[i]);
 	table_done(&g->circuits);
 	table_done(&g->keys);
