@@ -247,7 +247,7 @@ static int drop_rights(void)
 /* Without these nothing can be loaded: said before anything is opened. */
 static int check_rights(void)
 {
-	static const cap_value_t need[] = { CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN };
+	static const cap_value_t need[] = {CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN};
 	cap_t caps = cap_get_proc();
 	cap_flag_value_t has, all = CAP_SET;
 
@@ -259,8 +259,9 @@ static int check_rights(void)
 	cap_free(caps);
 	if (all == CAP_SET)
 		return 0;
-	log_error("kilterd needs root, or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN (and the rights to "
-		  "its directories): see docs/operations.md");
+	log_error(
+	    "kilterd needs root, or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN (and the rights to "
+	    "its directories): see docs/operations.md");
 	return -EPERM;
 }
 

@@ -122,7 +122,7 @@ static int follow(struct cli *c, const char *path)
 /* Where the running daemon writes, if there is one; else where it would by default. */
 static void find_file(const struct cli *c, char *buf, size_t size)
 {
-	struct cli_response r = { 0 };
+	struct cli_response r = {0};
 	json_t *j, *row;
 	size_t i;
 
@@ -153,8 +153,7 @@ int cli_audit(struct cli *c)
 		fprintf(stderr, "kilter: audit: unknown action '%s'; known: tail query\n", verb);
 		return CLI_USAGE;
 	}
-	snprintf(path, sizeof(path), "%s",
-		 c->audit_file ? c->audit_file : "/var/log/kilter/audit.jsonl");
+	find_file(c, path, sizeof(path));
 	q.file = path;
 	q.action = c->action;
 	q.service = c->service;

@@ -324,7 +324,7 @@ static int print_circuits(struct cli *c, json_t *j)
 		cli_table_cell(t, cli_text(row, "state"));
 		cli_table_cell(t, cli_text(row, "mode"));
 		cli_table_cell(t, cli_age(cli_text(row, "since"), buf));
-		cli_table_cell(t, cli_number((double)cli_whole(row, "consecutive"), buf));
+		cli_table_cell(t, cli_number((double)cli_whole(row, "consecutive_failures"), buf));
 		cli_table_cell(t, cli_number((double)cli_whole(row, "successes"), buf));
 		cli_table_cell(t, cli_number((double)cli_whole(row, "failures"), buf));
 		cli_table_cell(t, cli_number((double)cli_whole(row, "refused"), buf));

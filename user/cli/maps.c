@@ -207,7 +207,7 @@ static void add_circuits(struct fill *f)
 		    f->items,
 		    json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:s}", "name", name,
 			      "workload", w ? w->name : "*", "destination", dest, "state", state,
-			      "mode", modes[p.mode % 3], "policy", "", "consecutive",
+			      "mode", modes[p.mode % 3], "policy", "", "consecutive_failures",
 			      (json_int_t)rt.consecutive, "successes",
 			      (json_int_t)rt.total_successes, "failures",
 			      (json_int_t)rt.total_failures, "refused", (json_int_t)rt.refused,

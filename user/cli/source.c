@@ -7,6 +7,8 @@
 #include "cli/cli.h"
 #include "core/cleanup.h"
 
+#define PAGES_MAX 200 /* of 1000 rows */
+
 int cli_encode(const char *s, char *buf, size_t size)
 {
 	static const char hex[] = "0123456789ABCDEF";
@@ -71,11 +73,39 @@ static int exchange(struct cli *c, const char *method, const char *path, json_t 
 	return status;
 }
 
+/* The other pages of a list: "next" is a cursor, or null on the last. */
+static int more_pages(struct cli *c, const char *path, json_t *list)
+{
+	json_t *items = json_object_get(list, "items");
+	int err, status = CLI_DONE;
+
+	for (int page = 0; items && page < PAGES_MAX; page++) {
+		const char *next = cli_text(list, "next");
+		char url[1024];
+		json_t *rest = NULL;
+
+		if (!*next)
+			break;
+		snprintf(url, sizeof(url), "%s?limit=1000&cursor=", path);
+		if (cli_encode(next, url, sizeof(url)))
+			return CLI_FAILED;
+		status = exchange(c, "GET", url, &rest, &err);
+		if (status)
+			break;
+		json_array_extend(items, json_object_get(rest, "items"));
+		json_object_set(list, "next", json_object_get(rest, "next"));
+		json_decref(rest);
+	}
+	return status;
+}
+
 int cli_get(struct cli *c, const char *path, json_t **ret)
 {
 	static bool warned;
 	int err, status = exchange(c, "GET", path, ret, &err);
 
+	if (status == CLI_DONE)
+		return more_pages(c, path, *ret);
 	if (status != CLI_UNREACHABLE)
 		return status;
 	if (err != -EACCES && !cli_maps_get(c, path, ret)) {
