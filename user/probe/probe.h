@@ -37,7 +37,7 @@ struct probe_status {
 	char tier[64];	  /* "cgroup_skb", "tp_btf", ...; "" when not running */
 	char reason[256]; /* why not running, or not the best tier */
 	bool running, essential;
-	bool off; /* switched off in the configuration */
+	bool off;		 /* switched off in the configuration */
 	uint64_t events, run_ns; /* as the kernel accounts them (kernel.bpf_stats_enabled) */
 };
 
