@@ -64,7 +64,11 @@ static __always_inline __u64 word_at(const struct scratch *sc, __u32 at)
 	const char *p = &sc->buf[at & (SCRATCH_BYTES - 1)];
 	__u64 w;
 
+#ifdef __bpf__
 	asm volatile("%0 = *(u64 *)(%1 + 0)" : "=r"(w) : "r"(p));
+#else /* the fuzzer runs the parser natively */
+	__builtin_memcpy(&w, p, sizeof(w));
+#endif
 	return w;
 }
 

@@ -438,11 +438,11 @@ static __always_inline bool run_load(struct http1_run *r)
 		r->sc->off -= r->sc->len - r->sc->line;
 		n = r->sc->end - r->sc->off;
 		r->sc->len = 0;
+	} else if (r->sc->line >= r->sc->len) {
+		r->sc->len = 0; /* the last line ended where the buffer does */
 	} else if (r->sc->len > SOCK_CARRY_LEN) {
 		r->sc->len = SOCK_CARRY_LEN; /* a long line: its middle is not looked at */
 		r->st->flags |= HTTP1_SKIP_LINE;
-	} else if (r->sc->line >= r->sc->len) {
-		r->sc->len = 0;
 	}
 	r->sc->line = 0;
 	at = r->sc->len & 0xff;

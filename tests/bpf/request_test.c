@@ -532,6 +532,26 @@ static void long_lines_over_many_segments(void **state)
 	EXPECT(ROW(GET, 200, 0, 1 + (2000 - 97 + 130) / 131));
 }
 
+/* The parser reads payload by windows: a line may end where a window does. */
+static void lines_may_end_anywhere_in_a_long_head(void **state)
+{
+	char head[1024];
+	unsigned int runs = 0;
+
+	(void)state;
+	open_pair();
+	for (int pad = 400; pad < 530; pad++, runs++) {
+		size_t n = sprintf(head, "HTTP/1.1 200 OK\r\nX: ");
+
+		memset(head + n, 'x', pad);
+		strcpy(head + n + pad, "\r\nContent-Length: 2\r\n\r\nok");
+		ask(GET);
+		answer(head);
+	}
+	finish(false);
+	EXPECT(ROW(GET, 200, 0, runs));
+}
+
 static void an_answer_may_come_before_the_request_is_whole(void **state)
 {
 	(void)state;
@@ -726,6 +746,7 @@ int main(void)
 	    TEST(methods_are_told_apart_and_unknown_ones_are_other),
 	    TEST(segments_may_be_cut_anywhere),
 	    TEST(long_lines_over_many_segments),
+	    TEST(lines_may_end_anywhere_in_a_long_head),
 	    TEST(an_answer_may_come_before_the_request_is_whole),
 	    TEST(a_body_may_last_until_the_server_closes),
 	    TEST(no_answer_is_an_error),

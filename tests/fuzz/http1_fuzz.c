@@ -1,0 +1,591 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * The kernel's HTTP/1 parser, compiled natively over a packet in memory. The input decides
+ * on an exchange of messages, on where its segments are cut and in which order they come; the
+ * generator knows which requests there are, and the parser has to find these and no others:
+ *  - in order, and with retransmissions that overlap: each request, exactly;
+ *  - out of order or arbitrary bytes: nothing outside its memory, and no request that
+ *    ends twice or never.
+ */
+#include <linux/bpf.h>
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* --- What the parser needs of the kernel, and of the headers that only clang -target bpf takes. */
+
+#define KILTER_BPF_MAPS_H
+#define KILTER_BPF_IDENTITY_H
+#define KILTER_BPF_SERIES_H
+#define KILTER_BPF_GUARD_SOCK_H
+#define KILTER_BPF_ROUTE_H
+
+#include <kilter/drops.h>
+#include <kilter/guard.h>
+#include <kilter/identity.h>
+#include <kilter/limits.h>
+#include <kilter/series.h>
+
+#undef __always_inline
+#define __always_inline inline __attribute__((always_inline))
+#define __noinline	__attribute__((noinline))
+#define SEC(name)
+#define __uint(name, val)  int(*name)[val]
+#define __type(name, val)  __typeof__(val) *name
+#define barrier_var(var)   __asm__ volatile("" : "+r"(var))
+#define bound_index(i, n)  ((void)0)
+#define add_to(counter, n) ((counter) += (n))
+
+enum {
+	LIBBPF_PIN_BY_NAME = 1
+};
+
+static struct {
+	const uint8_t *packet;
+	size_t packet_len;
+	uint64_t clock_ns, drops[KILTER_DROP_MAX];
+} kernel;
+
+static struct kilter_conn conns; /* stands for the map: the parser does not touch it */
+
+static void *map_lookup(const void *map, const void *key);
+static void *storage_get(const void *map);
+
+#define bpf_map_lookup_elem(map, key)		map_lookup(map, key)
+#define bpf_map_update_elem(map, key, v, flags) map_update(key, v)
+#define bpf_sk_storage_get(map, sk, v, flags)	((void)(sk), storage_get(map))
+#define bpf_ktime_get_boot_ns()			(++kernel.clock_ns)
+#define bpf_get_current_pid_tgid()		0
+#define bpf_get_current_cgroup_id()		0
+#define bpf_get_current_uid_gid()		0
+#define bpf_get_current_comm(to, n)		memset(to, 0, n)
+#define intern_workload_current()		1
+#define fine_index(ns)				0
+#define shard()					0
+
+static inline int map_update(const void *key, const void *value)
+{
+	(void)key;
+	(void)value;
+	return 0;
+}
+
+static void count_drop(enum kilter_drop reason)
+{
+	kernel.drops[reason]++;
+}
+
+static long bpf_skb_load_bytes(const struct __sk_buff *skb, uint32_t off, void *to, uint32_t len)
+{
+	(void)skb;
+	if (off > kernel.packet_len || len > kernel.packet_len - off)
+		return -14; /* EFAULT */
+	memcpy(to, kernel.packet + off, len);
+	return 0;
+}
+
+#define bpf_loop(n, fn, ctx, flags)                   \
+	do {                                          \
+		for (uint32_t i_ = 0; i_ < (n); i_++) \
+			if ((fn)(i_, (ctx)))          \
+				break;                \
+	} while (0)
+
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmissing-prototypes"
+#pragma GCC diagnostic ignored "-Wunused-function"
+#pragma GCC diagnostic ignored "-Wunused-parameter"
+#pragma GCC diagnostic ignored "-Wsign-compare"
+
+#include "lib/sock.h"
+
+#define RESULTS_MAX 256
+
+struct result {
+	uint16_t status;
+	uint8_t method, error;
+};
+
+static struct {
+	struct result results[RESULTS_MAX];
+	unsigned int results_count;
+	struct kilter_sock sock;
+	struct sock_pipeline pipeline;
+	struct sock_carry carry;
+} conn;
+
+static void series_bump(const struct kilter_series_key *key, uint64_t ns, uint64_t in, uint64_t out,
+			uint32_t times)
+{
+	(void)ns;
+	(void)in;
+	(void)out;
+	if (times != 1)
+		abort();
+	if (conn.results_count < RESULTS_MAX)
+		conn.results[conn.results_count] =
+		    (struct result){key->status, key->method, key->error};
+	conn.results_count++;
+}
+
+static bool sock_guard_wants(const struct kilter_sock *s, uint16_t status, uint8_t error)
+{
+	(void)s;
+	(void)status;
+	(void)error;
+	return false;
+}
+
+static void sock_guard_request(struct kilter_sock *s, uint16_t status, uint8_t error, uint64_t ns)
+{
+	(void)s;
+	(void)status;
+	(void)error;
+	(void)ns;
+}
+
+#include "lib/scratch.h"
+
+static uint32_t route_of(struct scratch *sc, uint32_t workload, uint32_t at, uint32_t end)
+{
+	(void)sc;
+	(void)workload;
+	(void)at;
+	(void)end;
+	return 1;
+}
+
+#include "protocols/http1.h"
+#pragma GCC diagnostic pop
+
+static struct scratch_cpu scratch_cpu;
+
+static void *map_lookup(const void *map, const void *key)
+{
+	(void)key;
+	return map == &scratches ? &scratch_cpu : NULL;
+}
+
+static void *storage_get(const void *map)
+{
+	if (map == &sock_pipelines)
+		return &conn.pipeline;
+	if (map == &sock_carries)
+		return &conn.carry;
+	return NULL;
+}
+
+/* --- The input: a source of small decisions; when it is used up, all are 0. */
+
+struct input {
+	const uint8_t *at, *end;
+};
+
+static uint32_t pick(struct input *in, uint32_t below)
+{
+	uint32_t v = 0;
+
+	if (below <= 1)
+		return 0;
+	for (int bytes = below > 256 ? 2 : 1; bytes; bytes--)
+		v = v << 8 | (in->at < in->end ? *in->at++ : 0);
+	return v % below;
+}
+
+static bool chance(struct input *in, uint32_t one_in)
+{
+	return pick(in, one_in) == one_in - 1;
+}
+
+#define STREAM_BYTES (1u << 18)
+#define EXCHANGES    8
+
+struct text {
+	size_t len;
+	char bytes[STREAM_BYTES];
+};
+
+static struct text texts[2]; /* requests, responses */
+
+static struct {
+	struct result results[EXCHANGES];
+	size_t head_end[EXCHANGES]; /* in the requests */
+	size_t end[EXCHANGES];	    /* in the responses */
+	unsigned int count;
+	bool until_close;
+} truth;
+
+static void put_bytes(struct text *t, const char *s, size_t n)
+{
+	if (n > sizeof(t->bytes) - t->len)
+		abort();
+	memcpy(t->bytes + t->len, s, n);
+	t->len += n;
+}
+
+static void put(struct text *t, const char *s)
+{
+	put_bytes(t, s, strlen(s));
+}
+
+/* Bytes that look like messages; without LF when they are to stay within a line. */
+static void put_filler(struct input *in, struct text *t, size_t n, bool in_line)
+{
+	static const char traps[] =
+	    "GET / HTTP/1.1\r\nHost: x\r\n\r\nHTTP/1.1 500 no\r\n"
+	    "Content-Length: 77\r\n\r\n0\r\n\r\nTransfer-Encoding: chunked\r\n";
+	size_t start = pick(in, sizeof(traps) - 1);
+
+	for (size_t i = 0; i < n; i++) {
+		char c = traps[(start + i) % (sizeof(traps) - 1)];
+
+		if (in_line && (c == '\n' || c == '\r'))
+			c = 'x';
+		put_bytes(t, &c, 1);
+	}
+}
+
+static size_t pick_length(struct input *in)
+{
+	static const uint32_t below[] = {4, 16, 64, 200, 600, 1100};
+
+	return pick(in, below[pick(in, 6)]);
+}
+
+static void put_eol(struct input *in, struct text *t)
+{
+	put(t, chance(in, 8) ? "\n" : "\r\n"); /* RFC 9112 section 2.2: a bare LF may end a line */
+}
+
+static void put_headers(struct input *in, struct text *t)
+{
+	static const char *const names[] = {"Host",
+					    "X",
+					    "Content-Type",
+					    "Content-Language",
+					    "Transfer-Encode",
+					    "Cookie",
+					    "Content-Lengthy",
+					    "Transfer",
+					    "content-md5"};
+
+	for (uint32_t n = pick(in, 6); n; n--) {
+		put(t, names[pick(in, 9)]);
+		put(t, chance(in, 4) ? ":" : ": ");
+		put_filler(in, t, pick_length(in), true);
+		put_eol(in, t);
+	}
+}
+
+static void put_chunked(struct input *in, struct text *t)
+{
+	static const char *const sizes[] = {"%zx", "%zX", "0%zx", "%zx;name=\"v\"", "%zx "};
+	char line[64];
+
+	for (uint32_t n = pick(in, 12); n; n--) {
+		size_t len = 1 + pick_length(in);
+
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+		snprintf(line, sizeof(line), sizes[pick(in, 5)], len);
+#pragma GCC diagnostic pop
+		put(t, line);
+		put_eol(in, t);
+		put_filler(in, t, len, false);
+		put_eol(in, t);
+	}
+	put(t, chance(in, 4) ? "000" : "0");
+	put_eol(in, t);
+	if (chance(in, 3))
+		put_headers(in, t);
+	put_eol(in, t);
+}
+
+static void put_length(struct input *in, struct text *t, size_t n)
+{
+	static const char *const names[] = {"Content-Length", "content-length", "CONTENT-LENGTH"};
+	static const char *const blanks[] = {"", " ", "\t ", "   "};
+	char digits[24];
+
+	snprintf(digits, sizeof(digits), chance(in, 6) ? "%05zu" : "%zu", n);
+	put(t, names[pick(in, 3)]);
+	put(t, ":");
+	put(t, blanks[pick(in, 4)]);
+	put(t, digits);
+	put(t, blanks[pick(in, 3)]);
+	put_eol(in, t);
+}
+
+static void put_coding(struct input *in, struct text *t)
+{
+	put(t, chance(in, 2) ? "Transfer-Encoding:" : "transfer-encoding: ");
+	put(t, chance(in, 3) ? "gzip, Chunked" : "chunked");
+	put_eol(in, t);
+}
+
+/* The headers and the body of a message that may have one. ret_head: where the head ends. */
+static void put_rest(struct input *in, struct text *t, size_t *ret_head)
+{
+	uint32_t kind = pick(in, 3);
+	size_t n = kind == 1 ? pick_length(in) * (chance(in, 8) ? 20 : 1) : 0;
+
+	put_headers(in, t);
+	if (kind == 2) {
+		if (chance(in, 4)) /* RFC 9112 section 6.3, rule 3: chunked overrides it */
+			put_length(in, t, 5);
+		put_coding(in, t);
+	} else {
+		put_length(in, t, n);
+	}
+	put_headers(in, t);
+	put_eol(in, t);
+	*ret_head = t->len;
+	if (kind == 2)
+		put_chunked(in, t);
+	else
+		put_filler(in, t, n, false);
+}
+
+static void put_request(struct input *in, struct text *t, unsigned int i)
+{
+	static const struct {
+		const char *name;
+		uint8_t method;
+	} methods[] = {
+	    {"GET", KILTER_METHOD_GET},		{"HEAD", KILTER_METHOD_HEAD},
+	    {"POST", KILTER_METHOD_POST},	{"PUT", KILTER_METHOD_PUT},
+	    {"DELETE", KILTER_METHOD_DELETE},	{"OPTIONS", KILTER_METHOD_OPTIONS},
+	    {"PATCH", KILTER_METHOD_PATCH},	{"TRACE", KILTER_METHOD_TRACE},
+	    {"PROPFIND", KILTER_METHOD_OTHER},	{"M-SEARCH", KILTER_METHOD_OTHER},
+	    {"CONNECT", KILTER_METHOD_CONNECT},
+	};
+	uint32_t m = pick(in, 11);
+
+	truth.results[i].method = methods[m].method;
+	if (chance(in, 6))
+		put(t, "\r\n");
+	put(t, methods[m].name);
+	put(t, " /");
+	for (size_t n = pick_length(in); n; n--)
+		put(t, n % 7 ? "p" : "/");
+	put(t, chance(in, 8) ? " HTTP/1.0" : " HTTP/1.1");
+	put_eol(in, t);
+	if (chance(in, 2)) {
+		put_headers(in, t);
+		put_eol(in, t);
+		truth.head_end[i] = t->len;
+	} else {
+		put_rest(in, t, &truth.head_end[i]);
+	}
+}
+
+static void put_response(struct input *in, struct text *t, unsigned int i, bool last)
+{
+	static const uint16_t statuses[] = {200, 201, 204, 304, 404, 500, 503, 418, 999};
+	uint16_t status = statuses[pick(in, 9)];
+	uint8_t method = truth.results[i].method;
+	char line[32];
+	size_t head;
+
+	if (method == KILTER_METHOD_CONNECT && status < 300)
+		status = 403; /* no tunnel: its end would be the end of HTTP */
+	for (uint32_t n = pick(in, 3); n; n--) {
+		put(t, chance(in, 2) ? "HTTP/1.1 103 Early Hints" : "HTTP/1.1 100 Continue");
+		put_eol(in, t);
+		put_headers(in, t);
+		put_eol(in, t);
+	}
+	truth.results[i].status = status;
+	snprintf(line, sizeof(line), "HTTP/1.%u %u", !chance(in, 5), status);
+	put(t, line);
+	if (chance(in, 4) || !chance(in, 4)) {
+		put(t, " ");
+		put_filler(in, t, pick(in, 30), true);
+	}
+	put_eol(in, t);
+	if (method == KILTER_METHOD_HEAD || status == 204 || status == 304) {
+		put_headers(in, t);
+		if (chance(in, 2))
+			put_length(in, t, 1000);
+		put_eol(in, t);
+	} else if (last && chance(in, 3)) {
+		put_headers(in, t);
+		put_eol(in, t);
+		put_filler(in, t, pick_length(in), false);
+		truth.until_close = true;
+	} else {
+		put_rest(in, t, &head);
+	}
+	truth.end[i] = t->len;
+}
+
+/* --- Delivery. */
+
+static uint32_t first_seq[2];
+
+static void deliver(int direction, const char *bytes, size_t from, size_t to)
+{
+	/* Payload behind 52 bytes of headers, in memory that ends where the packet ends. */
+	size_t len = 52 + (to - from);
+	uint8_t *packet = calloc(1, len);
+	struct __sk_buff skb = {.len = (uint32_t)len};
+	uint8_t protocol = conn.sock.protocol;
+
+	if (!packet)
+		abort();
+	memcpy(packet + 52, bytes + from, to - from);
+	kernel.packet = packet;
+	kernel.packet_len = len;
+	if (protocol == KILTER_PROTO_UNKNOWN || protocol == KILTER_PROTO_HTTP1)
+		http1_segment(&skb, &conn, &conn.sock, !direction, 52, (uint32_t)len,
+			      first_seq[direction] + (uint32_t)from);
+	free(packet);
+	for (int i = 0; i < SCRATCH_DEPTH; i++)
+		if (scratch_cpu.slots[i].busy)
+			abort();
+}
+
+static void connection_begin(struct input *in)
+{
+	memset(&conn, 0, sizeof(conn));
+	memset(&kernel, 0, sizeof(kernel));
+	/* What an earlier packet left in the scratch buffer must not matter. */
+	memset(&scratch_cpu, 0x0a, sizeof(scratch_cpu));
+	for (int i = 0; i < SCRATCH_DEPTH; i++)
+		scratch_cpu.slots[i].busy = 0;
+	conn.sock.role = chance(in, 2) ? KILTER_ROLE_SERVER : KILTER_ROLE_CLIENT;
+	for (int d = 0; d < 2; d++)
+		first_seq[d] = chance(in, 2) ? 0u - pick(in, 2000) : pick(in, 60000);
+	conn.sock.request.next_seq = first_seq[0];
+	conn.sock.response.next_seq = first_seq[1];
+	conn.sock.request.has_seq = 1;
+	conn.sock.response.has_seq = 1;
+}
+
+static void connection_end(void)
+{
+	http1_fin(&conn, &conn.sock, false);
+	http1_connection_ended(&conn.sock, &conn, false);
+	if (queue_length(&conn.sock))
+		abort();
+}
+
+static void complain(const char *what)
+{
+	fprintf(stderr, "%s: %u results, %u expected\n", what, conn.results_count, truth.count);
+	for (unsigned int i = 0; i < truth.count; i++)
+		fprintf(stderr, "  want %u %u\n", truth.results[i].method, truth.results[i].status);
+	for (unsigned int i = 0; i < conn.results_count && i < RESULTS_MAX; i++)
+		fprintf(stderr, "  got %u %u error %u\n", conn.results[i].method,
+			conn.results[i].status, conn.results[i].error);
+	for (int i = 0; i < KILTER_DROP_MAX; i++)
+		if (kernel.drops[i])
+			fprintf(stderr, "  drop %d: %lu\n", i, (unsigned long)kernel.drops[i]);
+	abort();
+}
+
+/* Generated messages. With shuffle neighbouring segments change places: then only the balance of
+ * the queue is checked, for track may rightly be lost. */
+static void run_messages(struct input *in, bool shuffle)
+{
+	size_t at[2] = {0, 0};
+	static const uint32_t cuts[] = {1, 2, 9, 160, 700, 1448, 20000};
+	uint32_t cut = cuts[pick(in, 7)];
+
+	truth.count = 1 + pick(in, EXCHANGES);
+	truth.until_close = false;
+	texts[0].len = 0;
+	texts[1].len = 0;
+	memset(truth.results, 0, sizeof(truth.results));
+	for (unsigned int i = 0; i < truth.count; i++) {
+		put_request(in, &texts[0], i);
+		put_response(in, &texts[1], i, i + 1 == truth.count);
+	}
+	while (at[0] < texts[0].len || at[1] < texts[1].len) {
+		size_t limit[2] = {texts[0].len, 0}, n;
+		int d;
+
+		/* A response may begin when the head of its request has come. */
+		for (unsigned int i = 0; i < truth.count && at[0] >= truth.head_end[i]; i++)
+			limit[1] = truth.end[i];
+		d = at[0] < limit[0] && (at[1] >= limit[1] || chance(in, 2)) ? 0 : 1;
+		n = 1 + (cut > 2 ? pick(in, cut) : cut - 1);
+		if (n > limit[d] - at[d])
+			n = limit[d] - at[d];
+		if (shuffle && n > 1 && chance(in, 3)) {
+			size_t half = n / 2;
+
+			deliver(d, texts[d].bytes, at[d] + half, at[d] + n);
+			deliver(d, texts[d].bytes, at[d], at[d] + half);
+		} else {
+			size_t back = chance(in, 6) ? pick(in, 300) : 0;
+
+			if (back > at[d])
+				back = at[d];
+			if (back && chance(in, 2)) { /* once more, and nothing new */
+				deliver(d, texts[d].bytes, at[d] - back, at[d]);
+				continue;
+			}
+			deliver(d, texts[d].bytes, at[d] - back, at[d] + n);
+		}
+		at[d] += n;
+	}
+	connection_end();
+	if (shuffle)
+		return;
+	if (conn.results_count != truth.count)
+		complain("number of requests");
+	for (unsigned int i = 0; i < truth.count; i++)
+		if (memcmp(&conn.results[i], &truth.results[i], sizeof(struct result)))
+			complain("a request differs");
+	if (kernel.drops[KILTER_DROP_HTTP1_FRAMING] || kernel.drops[KILTER_DROP_HTTP1_LOAD])
+		complain("something was dropped");
+}
+
+/* Arbitrary bytes, in segments whose place in the stream is arbitrary too. */
+static void run_bytes(struct input *in)
+{
+	unsigned int segments = 0;
+
+	if (chance(in, 2)) { /* a connection that was adopted */
+		conn.sock.request.state = STREAM_RESYNC;
+		conn.sock.response.state = STREAM_RESYNC;
+		conn.sock.request.has_seq = 0;
+		conn.sock.response.has_seq = 0;
+	}
+	while (in->at < in->end && segments++ < 1000) {
+		int d = chance(in, 2);
+		size_t n = 1 + pick(in, 600), left;
+		uint32_t jump = chance(in, 4) ? pick(in, 2000) - 1000u : 0;
+		struct stream *st = d ? &conn.sock.response : &conn.sock.request;
+
+		left = (size_t)(in->end - in->at);
+		if (n > left)
+			n = left;
+		if (!n)
+			break;
+		first_seq[d] = st->next_seq + jump;
+		deliver(d, (const char *)in->at, 0, n);
+		in->at += n;
+	}
+	connection_end();
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	struct input in = {data, data + size};
+	uint32_t mode = pick(&in, 4);
+
+	connection_begin(&in);
+	if (mode == 3)
+		run_bytes(&in);
+	else
+		run_messages(&in, mode == 2);
+	return 0;
+}
