@@ -10,6 +10,7 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <sys/prctl.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -44,7 +45,7 @@
 struct front {
 	const struct config *config;
 	int tcp_fd, unix_fd, snapshot_fd, command_fd, worker_command_fd, notice_fd,
-	    supervisor_notice_fd;
+	    supervisor_notice_fd, signal_fd;
 	pid_t supervisor, agent;
 	uid_t uid;
 	gid_t gid;
@@ -70,6 +71,7 @@ static void worker(struct front *f, pid_t supervisor)
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	close(f->supervisor_notice_fd);
+	close(f->signal_fd);
 	err = sandbox_enter(f->uid, f->gid, supervisor,
 			    f->config->api.max_connections + HTTP_FDS_EXTRA);
 	if (err) {
@@ -98,16 +100,26 @@ static void notice(const struct front *f, uint32_t pid)
 		return;
 }
 
-/* Waits for SIGTERM or SIGCHLD, both blocked, so that neither is missed. 0: time is up. */
-static int next_signal(const sigset_t *set, const struct timespec *timeout)
+/*
+ * Waits for SIGTERM or SIGCHLD, both blocked, so that neither is missed. 0: time is up. The
+ * agent has no right to signal us once it has dropped its own (we are of another user): it
+ * closes its end of the notice pipe instead, which counts as SIGTERM.
+ */
+static int next_signal(const struct front *f, const struct timespec *timeout)
 {
-	int signo = sigtimedwait(set, NULL, timeout);
+	struct pollfd p[] = {{.fd = f->signal_fd, .events = POLLIN},
+			     {.fd = f->supervisor_notice_fd}};
+	struct signalfd_siginfo si;
 
-	return signo > 0 ? signo : 0;
+	if (ppoll(p, 2, timeout, NULL) <= 0)
+		return 0;
+	if (p[1].revents)
+		return SIGTERM;
+	return read(f->signal_fd, &si, sizeof(si)) == sizeof(si) ? (int)si.ssi_signo : 0;
 }
 
 /* A new worker after ns, unless we are to stop before. */
-static bool pause_for(const sigset_t *set, uint64_t ns)
+static bool pause_for(const struct front *f, uint64_t ns)
 {
 	uint64_t until = clock_ns(CLOCK_MONOTONIC) + ns, now;
 
@@ -115,19 +127,19 @@ static bool pause_for(const sigset_t *set, uint64_t ns)
 		struct timespec ts = {(time_t)((until - now) / NS_PER_SEC),
 				      (long)((until - now) % NS_PER_SEC)};
 
-		if (next_signal(set, &ts) == SIGTERM)
+		if (next_signal(f, &ts) == SIGTERM)
 			return false;
 	}
 	return true;
 }
 
 /* True when the worker died, false when we are to stop. */
-static bool watch(const sigset_t *set, pid_t pid)
+static bool watch(const struct front *f, pid_t pid)
 {
 	for (;;) {
 		if (waitpid(pid, NULL, WNOHANG) == pid)
 			return true;
-		if (next_signal(set, NULL) != SIGTERM)
+		if (next_signal(f, NULL) != SIGTERM)
 			continue;
 		kill(pid, SIGKILL); /* it holds nothing that needs saving */
 		waitpid(pid, NULL, 0);
@@ -173,6 +185,9 @@ static void supervise(struct front *f)
 	sigprocmask(SIG_SETMASK, &set, NULL);
 	if (give_up_rights(f))
 		_exit(1);
+	f->signal_fd = signalfd(-1, &set, SFD_CLOEXEC);
+	if (f->signal_fd < 0)
+		_exit(1);
 	while (go_on) {
 		uint64_t start = clock_ns(CLOCK_MONOTONIC);
 		pid_t pid = fork();
@@ -181,13 +196,13 @@ static void supervise(struct front *f)
 			worker(f, self);
 		if (pid > 0) {
 			notice(f, (uint32_t)pid);
-			if (!watch(&set, pid))
+			if (!watch(f, pid))
 				break;
 			notice(f, 0);
 		}
 		if (clock_ns(CLOCK_MONOTONIC) - start > FRONT_STEADY_NS)
 			backoff = FRONT_BACKOFF_MIN;
-		go_on = pause_for(&set, backoff);
+		go_on = pause_for(f, backoff);
 		backoff = backoff * 2 > FRONT_BACKOFF_MAX ? FRONT_BACKOFF_MAX : backoff * 2;
 	}
 	_exit(0);
@@ -446,7 +461,8 @@ void front_stop(struct front **pf, uint64_t grace_ns)
 	if (!f)
 		return;
 	remove_socket(f);
-	kill(f->supervisor, SIGTERM);
+	close(f->notice_fd); /* see next_signal() */
+	f->notice_fd = -1;
 	until = clock_ns(CLOCK_MONOTONIC) + grace_ns;
 	while ((got = waitpid(f->supervisor, NULL, WNOHANG)) == 0 &&
 	       clock_ns(CLOCK_MONOTONIC) < until) {
@@ -454,10 +470,9 @@ void front_stop(struct front **pf, uint64_t grace_ns)
 
 		nanosleep(&ts, NULL);
 	}
-	if (!got) {
-		kill(f->supervisor, SIGKILL); /* its worker dies with it: PR_SET_PDEATHSIG */
+	/* If it still lives it dies with us (PR_SET_PDEATHSIG), and its worker with it. */
+	if (!got && !kill(f->supervisor, SIGKILL))
 		waitpid(f->supervisor, NULL, 0);
-	}
 	close_all(f);
 	free(f);
 	*pf = NULL;
