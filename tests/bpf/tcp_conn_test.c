@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Connections and listeners as the kernel counts them, over loopback. Needs root. */
+#include <arpa/inet.h>
+#include <sys/socket.h>
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+
+#include <kilter/series.h>
+
+#include "pair.h"
+#include "request.skel.h"
+#include "sandbox.h"
+#include "sock_owner.skel.h"
+#include "tcp_conn.skel.h"
+
+#include <cmocka.h>
+
+#define LINKS_MAX	8
+#define SETTLE_ATTEMPTS 5000 /* of 1 ms, before a connection's end is held to be lost */
+#define BACKLOG		2
+
+static struct {
+	struct sandbox sandbox;
+	struct sock_owner *owner;
+	struct tcp_conn *tcp;
+	struct request *request;
+	struct bpf_link *links[LINKS_MAX];
+	unsigned int links_count;
+	struct kilter_conn conn[3]; /* by role */
+	struct pair pair;
+} t;
+
+static void attach(struct bpf_program *prog)
+{
+	struct bpf_link *link = bpf_program__attach_cgroup(prog, t.sandbox.cgroup_fd);
+
+	assert_non_null(link);
+	assert_true(t.links_count < LINKS_MAX);
+	t.links[t.links_count++] = link;
+}
+
+static int quiet(enum libbpf_print_level level, const char *fmt, va_list ap)
+{
+	return level == LIBBPF_WARN ? vfprintf(stderr, fmt, ap) : 0;
+}
+
+static int group_setup(void **state)
+{
+	LIBBPF_OPTS(bpf_object_open_opts, opts, .pin_root_path = t.sandbox.bpffs);
+
+	(void)state;
+	libbpf_set_print(quiet);
+	assert_int_equal(sandbox_init(&t.sandbox), 0);
+	t.owner = sock_owner__open_opts(&opts);
+	t.tcp = tcp_conn__open_opts(&opts);
+	t.request = request__open_opts(&opts);
+	assert_true(t.owner && t.tcp && t.request);
+	assert_int_equal(sock_owner__load(t.owner), 0);
+	assert_int_equal(tcp_conn__load(t.tcp), 0);
+	assert_int_equal(request__load(t.request), 0);
+	attach(t.owner->progs.own_connect4);
+	attach(t.owner->progs.own_connect6);
+	attach(t.owner->progs.own_bind4);
+	attach(t.owner->progs.own_bind6);
+	attach(t.tcp->progs.tcp_life);
+	attach(t.request->progs.request_ingress); /* looks at accept queues */
+	return 0;
+}
+
+static int group_teardown(void **state)
+{
+	(void)state;
+	for (unsigned int i = 0; i < t.links_count; i++)
+		bpf_link__destroy(t.links[i]);
+	request__destroy(t.request);
+	tcp_conn__destroy(t.tcp);
+	sock_owner__destroy(t.owner);
+	sandbox_done(&t.sandbox);
+	return 0;
+}
+
+static void map_clear(int fd)
+{
+	char key[64];
+
+	while (!bpf_map_get_next_key(fd, NULL, key))
+		assert_int_equal(bpf_map_delete_elem(fd, key), 0);
+}
+
+static int setup(void **state)
+{
+	(void)state;
+	map_clear(bpf_map__fd(t.tcp->maps.conns));
+	map_clear(bpf_map__fd(t.tcp->maps.listeners));
+	memset(&t.pair, 0, sizeof(t.pair));
+	t.pair.listener = t.pair.client = t.pair.server = -1;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	pair_close(&t.pair, false);
+	return 0;
+}
+
+static void read_conns(void)
+{
+	int fd = bpf_map__fd(t.tcp->maps.conns);
+	struct kilter_conn_key key, *prev = NULL;
+
+	memset(t.conn, 0, sizeof(t.conn));
+	while (!bpf_map_get_next_key(fd, prev, &key)) {
+		struct kilter_conn v, *sum;
+
+		prev = &key;
+		assert_int_equal(bpf_map_lookup_elem(fd, &key, &v), 0);
+		assert_in_range(key.role, KILTER_ROLE_SERVER, KILTER_ROLE_CLIENT);
+		sum = &t.conn[key.role];
+		sum->opened += v.opened;
+		sum->adopted += v.adopted;
+		sum->closed += v.closed;
+		sum->bytes_in += v.bytes_in;
+		sum->bytes_out += v.bytes_out;
+		for (int i = 0; i < KILTER_CONNECT_FAILURES; i++)
+			sum->failed[i] += v.failed[i];
+		for (int i = 0; i < KILTER_FINE_BUCKETS; i++)
+			sum->connect_hist[i] += v.connect_hist[i];
+	}
+}
+
+static void settle(void)
+{
+	for (int i = 0; i < SETTLE_ATTEMPTS; i++) {
+		read_conns();
+		if (t.conn[KILTER_ROLE_SERVER].closed == t.conn[KILTER_ROLE_SERVER].opened &&
+		    t.conn[KILTER_ROLE_CLIENT].closed == t.conn[KILTER_ROLE_CLIENT].opened)
+			return;
+		usleep(1000);
+	}
+	fail_msg("a connection's end was not seen");
+}
+
+static void each_connection_is_opened_and_closed_once_on_both_sides(void **state)
+{
+	const struct kilter_conn *client = &t.conn[KILTER_ROLE_CLIENT];
+	const struct kilter_conn *server = &t.conn[KILTER_ROLE_SERVER];
+	__u64 connects = 0;
+
+	(void)state;
+	for (int i = 0; i < 20; i++) {
+		assert_int_equal(pair_open(&t.pair), 0);
+		read_conns();
+		assert_int_equal(client->opened, i + 1);
+		assert_int_equal(server->opened, i + 1);
+		pair_close(&t.pair, i & 1);
+		settle();
+	}
+	assert_int_equal(client->closed, 20);
+	assert_int_equal(server->closed, 20);
+	assert_int_equal(client->adopted + server->adopted, 0);
+	for (int i = 0; i < KILTER_FINE_BUCKETS; i++)
+		connects += client->connect_hist[i];
+	assert_int_equal(connects, 20);
+	for (int i = 0; i < KILTER_CONNECT_FAILURES; i++)
+		assert_int_equal(client->failed[i] + server->failed[i], 0);
+}
+
+static void bytes_are_payload_in_each_direction(void **state)
+{
+	static char data[30000];
+
+	(void)state;
+	assert_int_equal(pair_open(&t.pair), 0);
+	assert_int_equal(pair_to_server(&t.pair, data, 30000, 0), 0);
+	assert_int_equal(pair_to_client(&t.pair, data, 7000, 0), 0);
+	pair_close(&t.pair, false);
+	settle();
+	/* TCP counts SYN and FIN among the bytes that were acknowledged or received. */
+	assert_in_range(t.conn[KILTER_ROLE_SERVER].bytes_in, 30000, 30002);
+	assert_in_range(t.conn[KILTER_ROLE_SERVER].bytes_out, 7000, 7002);
+	assert_in_range(t.conn[KILTER_ROLE_CLIENT].bytes_in, 7000, 7002);
+	assert_in_range(t.conn[KILTER_ROLE_CLIENT].bytes_out, 30000, 30002);
+}
+
+static void a_refused_connect_is_a_failure_and_no_connection(void **state)
+{
+	const struct kilter_conn *client = &t.conn[KILTER_ROLE_CLIENT];
+
+	(void)state;
+	assert_int_equal(pair_listen(&t.pair, PAIR_V4, 1), 0);
+	close(t.pair.listener); /* the port is free, and known to be */
+	t.pair.listener = -1;
+	for (int i = 0; i < 5; i++) {
+		int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+		assert_int_equal(connect(fd, (struct sockaddr *)&t.pair.addr, t.pair.addr_len), -1);
+		assert_int_equal(errno, ECONNREFUSED);
+		close(fd);
+	}
+	read_conns();
+	assert_int_equal(client->failed[KILTER_CONNECT_REFUSED], 5);
+	assert_int_equal(client->opened, 0);
+	assert_int_equal(client->closed, 0);
+}
+
+static void an_accept_queue_that_nobody_empties_is_seen(void **state)
+{
+	int fds[BACKLOG + 4], fd = bpf_map__fd(t.tcp->maps.listeners), full = 0;
+	struct kilter_listener_key key, next;
+	struct kilter_listener l;
+
+	(void)state;
+	assert_int_equal(pair_listen(&t.pair, PAIR_V4, BACKLOG), 0);
+	for (int i = 0; i < BACKLOG + 4; i++) {
+		fds[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+		assert_true(fds[i] >= 0);
+		if (connect(fds[i], (struct sockaddr *)&t.pair.addr, t.pair.addr_len))
+			full += errno == EINPROGRESS;
+	}
+	assert_true(full > 0);
+	assert_int_equal(bpf_map_get_next_key(fd, NULL, &key), 0);
+	assert_int_equal(bpf_map_lookup_elem(fd, &key, &l), 0);
+	assert_int_equal(bpf_map_get_next_key(fd, &key, &next), -ENOENT);
+	assert_int_equal(l.queue_limit, BACKLOG);
+	assert_true(l.queue_peak >= BACKLOG);
+	assert_true(l.overflows > 0);
+	for (int i = 0; i < BACKLOG + 4; i++)
+		close(fds[i]);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    TEST(each_connection_is_opened_and_closed_once_on_both_sides),
+	    TEST(bytes_are_payload_in_each_direction),
+	    TEST(a_refused_connect_is_a_failure_and_no_connection),
+	    TEST(an_accept_queue_that_nobody_empties_is_seen),
+	};
+
+	return cmocka_run_group_tests(tests, group_setup, group_teardown);
+}
