@@ -316,10 +316,9 @@ static void pipelined_requests_count_each(void **state)
 	static char all[60 * sizeof(GET)], answers[60 * sizeof(OK_TWO)];
 
 	(void)state;
-	all[0] = answers[0] = '\0';
 	for (int i = 0; i < 60; i++) {
-		strcat(all, GET);
-		strcat(answers, OK_TWO);
+		memcpy(all + i * (sizeof(GET) - 1), GET, sizeof(GET));
+		memcpy(answers + i * (sizeof(OK_TWO) - 1), OK_TWO, sizeof(OK_TWO));
 	}
 	open_pair();
 	ask(all);
@@ -541,10 +540,11 @@ static void lines_may_end_anywhere_in_a_long_head(void **state)
 	(void)state;
 	open_pair();
 	for (int pad = 400; pad < 530; pad++, runs++) {
-		size_t n = sprintf(head, "HTTP/1.1 200 OK\r\nX: ");
+		char filler[544] = "";
 
-		memset(head + n, 'x', pad);
-		strcpy(head + n + pad, "\r\nContent-Length: 2\r\n\r\nok");
+		memset(filler, 'x', pad);
+		snprintf(head, sizeof(head),
+			 "HTTP/1.1 200 OK\r\nX: %s\r\nContent-Length: 2\r\n\r\nok", filler);
 		ask(GET);
 		answer(head);
 	}

@@ -33,7 +33,7 @@ static int cgroup_root(char *ret_dir, size_t size)
 		/* proc(5): fields, the fifth is the mount point; " - TYPE SOURCE OPTIONS". */
 		if (strstr(line, " - cgroup2 ") &&
 		    sscanf(line, "%*s %*s %*s %*s %4095s", dir) == 1 && strlen(dir) < size) {
-			strcpy(ret_dir, dir);
+			snprintf(ret_dir, size, "%s", dir);
 			err = 0;
 		}
 	}
@@ -124,7 +124,7 @@ int sandbox_init(struct sandbox *s)
 	err = loopback_up();
 	if (err)
 		return err;
-	strcpy(s->bpffs, "/tmp/kilter-sandbox-XXXXXX");
+	snprintf(s->bpffs, sizeof(s->bpffs), "/tmp/kilter-sandbox-XXXXXX");
 	if (!mkdtemp(s->bpffs))
 		return -errno;
 	if (mount("bpf", s->bpffs, "bpf", 0, NULL)) {

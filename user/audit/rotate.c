@@ -320,7 +320,7 @@ static void remove_unfinished(struct audit *a)
 void audit_rotate_tick(struct audit *a)
 {
 	_cleanup_free_ struct audit_rotated *list = NULL;
-	size_t count, i;
+	size_t count = 0, i;
 
 	if (a->gzip) {
 		int ret = gzip_slice(a);

@@ -18,7 +18,7 @@
 #include "core/clock.h"
 #include "model/model.h"
 
-#define FIRST_LOOK_US 1000000 /* rates need two looks */
+#define FIRST_LOOK_US 999999 /* rates need two looks */
 
 struct cli_maps {
 	struct config config;

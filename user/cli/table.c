@@ -82,7 +82,7 @@ static void put_row(const struct cli_table *t, struct out *o, const char (*cells
 	bool first = true, color = t->cli->color;
 
 	for (unsigned int k = 0; k < t->columns; k++) {
-		const char *text = header ? t->headers[k] : cells[k];
+		const char *text = header || !cells ? t->headers[k] : cells[k];
 		const char *paint = color && !header ? cli_state_color(text) : "";
 		size_t len = strlen(text), pad;
 

@@ -227,7 +227,6 @@ static int parse_policy(struct parse *p, struct config_policy *policy, const yam
 			yaml_event_delete(&key);
 			return -E2BIG;
 		}
-		err = 0;
 		if (i < 0 || (defaults && i < 3)) {
 			unknown_key(p, &key.start_mark, "", name, config_policy_fields,
 				    config_policy_fields_count);

@@ -90,8 +90,10 @@ static int add(struct loop *l, enum source_kind kind, int fd, uint32_t events, v
 	if (!s)
 		return -ENOMEM;
 	if (epoll_ctl(l->epoll_fd, EPOLL_CTL_ADD, fd, &ev)) {
+		int err = errno ? -errno : -EINVAL;
+
 		free(s);
-		return -errno;
+		return err;
 	}
 	s->kind = kind;
 	s->fd = fd;
@@ -105,7 +107,7 @@ static int add(struct loop *l, enum source_kind kind, int fd, uint32_t events, v
 int loop_add_fd(struct loop *l, int fd, uint32_t events, loop_fd_fn fn, void *ctx,
 		struct loop_source **ret_source)
 {
-	struct loop_source *s;
+	struct loop_source *s = NULL;
 	int err = add(l, SOURCE_FD, fd, events, ctx, &s);
 
 	if (err)
@@ -130,7 +132,7 @@ int loop_add_timer(struct loop *l, uint64_t period_ns, loop_timer_fn fn, void *c
 		   struct loop_source **ret_source)
 {
 	int fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK), err;
-	struct loop_source *s;
+	struct loop_source *s = NULL;
 
 	if (fd < 0)
 		return -errno;
@@ -147,7 +149,7 @@ int loop_add_timer(struct loop *l, uint64_t period_ns, loop_timer_fn fn, void *c
 
 int loop_add_signal(struct loop *l, int signo, loop_signal_fn fn, void *ctx)
 {
-	struct loop_source *s;
+	struct loop_source *s = NULL;
 	sigset_t set;
 	int fd, err;
 
