@@ -7,7 +7,7 @@
 
 #include <cmocka.h>
 
-#define INPUTS	    20000
+#define INPUTS	    4000
 #define INPUT_BYTES 1024
 
 /* splitmix64 (Sebastiano Vigna, public domain). */
