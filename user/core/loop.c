@@ -81,36 +81,37 @@ void loop_free(struct loop **pl)
 	*pl = NULL;
 }
 
-static int add(struct loop *l, enum source_kind kind, int fd, uint32_t events, void *ctx,
-	       struct loop_source **ret)
+/* NULL with a negative errno in *ret_err. */
+static struct loop_source *add(struct loop *l, enum source_kind kind, int fd, uint32_t events,
+			       void *ctx, int *ret_err)
 {
 	struct loop_source *s = calloc(1, sizeof(*s));
 	struct epoll_event ev = {.events = events, .data.ptr = s};
 
-	if (!s)
-		return -ENOMEM;
+	if (!s) {
+		*ret_err = -ENOMEM;
+		return NULL;
+	}
 	if (epoll_ctl(l->epoll_fd, EPOLL_CTL_ADD, fd, &ev)) {
-		int err = errno ? -errno : -EINVAL;
-
+		*ret_err = -errno;
 		free(s);
-		return err;
+		return NULL;
 	}
 	s->kind = kind;
 	s->fd = fd;
 	s->ctx = ctx;
 	s->next = l->sources;
 	l->sources = s;
-	*ret = s;
-	return 0;
+	return s;
 }
 
 int loop_add_fd(struct loop *l, int fd, uint32_t events, loop_fd_fn fn, void *ctx,
 		struct loop_source **ret_source)
 {
-	struct loop_source *s = NULL;
-	int err = add(l, SOURCE_FD, fd, events, ctx, &s);
+	int err = 0;
+	struct loop_source *s = add(l, SOURCE_FD, fd, events, ctx, &err);
 
-	if (err)
+	if (!s)
 		return err;
 	s->fd_fn = fn;
 	if (ret_source)
@@ -131,13 +132,13 @@ int loop_set_timer(struct loop_source *s, uint64_t period_ns)
 int loop_add_timer(struct loop *l, uint64_t period_ns, loop_timer_fn fn, void *ctx,
 		   struct loop_source **ret_source)
 {
-	int fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK), err;
-	struct loop_source *s = NULL;
+	int fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK), err = 0;
+	struct loop_source *s;
 
 	if (fd < 0)
 		return -errno;
-	err = add(l, SOURCE_TIMER, fd, EPOLLIN, ctx, &s);
-	if (err) {
+	s = add(l, SOURCE_TIMER, fd, EPOLLIN, ctx, &err);
+	if (!s) {
 		close(fd);
 		return err;
 	}
@@ -149,9 +150,9 @@ int loop_add_timer(struct loop *l, uint64_t period_ns, loop_timer_fn fn, void *c
 
 int loop_add_signal(struct loop *l, int signo, loop_signal_fn fn, void *ctx)
 {
-	struct loop_source *s = NULL;
+	struct loop_source *s;
 	sigset_t set;
-	int fd, err;
+	int fd, err = 0;
 
 	sigemptyset(&set);
 	sigaddset(&set, signo);
@@ -160,8 +161,8 @@ int loop_add_signal(struct loop *l, int signo, loop_signal_fn fn, void *ctx)
 	fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	if (fd < 0)
 		return -errno;
-	err = add(l, SOURCE_SIGNAL, fd, EPOLLIN, ctx, &s);
-	if (err) {
+	s = add(l, SOURCE_SIGNAL, fd, EPOLLIN, ctx, &err);
+	if (!s) {
 		close(fd);
 		return err;
 	}
