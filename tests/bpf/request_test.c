@@ -706,24 +706,51 @@ static void nothing_was_dropped(void **state)
 	assert_int_equal(dropped(KILTER_DROP_HTTP1_PIPELINE) > 0, 1);
 }
 
-static void loss_and_reordering_do_not_change_counts(void **state)
+/*
+ * Loss without a queueing discipline, which not every kernel has: a program beside ours drops
+ * one larger segment in sixteen on its way in. Ours has seen it then (every program of a
+ * cgroup runs), TCP has not, and sends it again.
+ */
+static int drop_some(int cgroup_fd)
 {
-	static const char *const netem[] = {"tc",    "qdisc",	  "add", "dev",	    "lo",  "root",
-					    "netem", "delay",	  "1ms", "reorder", "20%", "loss",
-					    "3%",    "duplicate", "5%",	 NULL};
-	static const char *const undo[] = {"tc", "qdisc", "del", "dev", "lo", "root", NULL};
+	const struct bpf_insn insns[] = {
+	    {.code = BPF_LDX | BPF_MEM | BPF_W,
+	     .dst_reg = BPF_REG_2,
+	     .src_reg = BPF_REG_1}, /* len */
+	    {.code = BPF_JMP | BPF_JLT | BPF_K, .dst_reg = BPF_REG_2, .off = 5, .imm = 100},
+	    {.code = BPF_JMP | BPF_CALL, .imm = BPF_FUNC_get_prandom_u32},
+	    {.code = BPF_ALU64 | BPF_AND | BPF_K, .dst_reg = BPF_REG_0, .imm = 15},
+	    {.code = BPF_JMP | BPF_JNE | BPF_K, .dst_reg = BPF_REG_0, .off = 2},
+	    {.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0, .imm = 0},
+	    {.code = BPF_JMP | BPF_EXIT},
+	    {.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0, .imm = 1},
+	    {.code = BPF_JMP | BPF_EXIT},
+	};
+	int prog, link;
+
+	prog = bpf_prog_load(BPF_PROG_TYPE_CGROUP_SKB, "drop_some", "GPL", insns,
+			     sizeof(insns) / sizeof(insns[0]), NULL);
+	assert_true(prog >= 0);
+	link = bpf_link_create(prog, cgroup_fd, BPF_CGROUP_INET_INGRESS, NULL);
+	assert_true(link >= 0);
+	close(prog);
+	return link;
+}
+
+static void loss_and_retransmission_do_not_change_counts(void **state)
+{
+	int link;
 
 	(void)state;
-	if (sandbox_run(netem)) {
-		print_message("this kernel has no sch_netem\n");
-		skip();
-	}
 	open_pair();
+	link = drop_some(t.sandbox.cgroup_fd);
 	for (int i = 0; i < 200; i++) {
-		ask("POST /n HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello");
+		ask("POST /n HTTP/1.1\r\nContent-Length: 5\r\nX-Filler: "
+		    "a header that makes the segment larger than the limit below which none is lost"
+		    "\r\n\r\nhello");
 		answer(OK_TWO);
 	}
-	sandbox_run(undo);
+	close(link);
 	finish(false);
 	EXPECT(ROW(POST, 200, 0, 200));
 }
@@ -758,7 +785,7 @@ int main(void)
 	    TEST(bodies_that_look_like_messages),
 	    TEST(an_unasked_response_is_not_counted),
 	    TEST(nothing_was_dropped),
-	    TEST(loss_and_reordering_do_not_change_counts),
+	    TEST(loss_and_retransmission_do_not_change_counts),
 	};
 
 	return cmocka_run_group_tests(tests, group_setup, group_teardown);
