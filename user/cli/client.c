@@ -103,8 +103,11 @@ int cli_http_parse(const char *raw, size_t len, struct cli_response *ret)
 		v = header(raw, head_end, "Content-Length", &n);
 		r.length = len;
 		if (v) {
-			unsigned long long want = strtoull(v, NULL, 10);
+			char digits[24];
+			unsigned long long want;
 
+			snprintf(digits, sizeof(digits), "%.*s", n < 20 ? (int)n : 20, v);
+			want = strtoull(digits, NULL, 10);
 			if (*v < '0' || *v > '9' || want > len)
 				err = -EBADMSG; /* cut short */
 			else

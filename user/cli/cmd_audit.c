@@ -21,7 +21,7 @@
 static void print_record(const struct cli *c, const char *line, size_t len)
 {
 	json_t *j;
-	char when[32], action[48], service[64], what[256];
+	char when[32], action[48], outcome[16], service[64], what[256], stamp[20];
 
 	if (c->output == CLI_JSON) {
 		fwrite(line, 1, len, stdout);
@@ -31,7 +31,9 @@ static void print_record(const struct cli *c, const char *line, size_t len)
 	j = json_loadb(line, len, 0, NULL);
 	if (!j)
 		return;
-	snprintf(when, sizeof(when), "%.19s", cli_text(j, "@timestamp"));
+	snprintf(stamp, sizeof(stamp), "%.19s", cli_text(j, "@timestamp"));
+	cli_safe(stamp, when, sizeof(when));
+	cli_safe(cli_text(j, "event.outcome"), outcome, sizeof(outcome));
 	cli_safe(cli_text(j, "event.action"), action, sizeof(action));
 	cli_safe(cli_text(j, "service.name"), service, sizeof(service));
 	if (*cli_text(j, "event.reason")) {
@@ -55,9 +57,8 @@ static void print_record(const struct cli *c, const char *line, size_t len)
 			 what, sizeof(what));
 	}
 	printf("%s %8llu %-20s %-8s %-20s %llu %s\n", when,
-	       (unsigned long long)cli_whole(j, "event.sequence"), action,
-	       cli_text(j, "event.outcome"), *service ? service : "-",
-	       (unsigned long long)cli_whole(j, "process.pid"), what);
+	       (unsigned long long)cli_whole(j, "event.sequence"), action, outcome,
+	       *service ? service : "-", (unsigned long long)cli_whole(j, "process.pid"), what);
 	json_decref(j);
 }
 

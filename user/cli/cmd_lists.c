@@ -82,10 +82,11 @@ static void print_reasons(const json_t *health, const char *indent)
 
 	json_array_foreach(json_object_get(health, "reasons"), i, reason)
 	{
-		char safe[256];
+		char safe[256], code[64];
 
 		cli_safe(cli_text(reason, "text"), safe, sizeof(safe));
-		printf("%s%s (%s)\n", indent, safe, cli_text(reason, "code"));
+		cli_safe(cli_text(reason, "code"), code, sizeof(code));
+		printf("%s%s (%s)\n", indent, safe, code);
 	}
 }
 
@@ -372,8 +373,8 @@ int cli_circuits(struct cli *c)
 		if (!status && c->output == CLI_JSON)
 			status = cli_print_json(j);
 		else if (!status)
-			printf("%s: %s\n", c->args[1],
-			       *cli_text(j, "message") ? cli_text(j, "message") : "done");
+			field(c->args[1],
+			      *cli_text(j, "message") ? cli_text(j, "message") : "done");
 		json_decref(j);
 		return status;
 	}

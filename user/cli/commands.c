@@ -26,7 +26,7 @@ const unsigned int cli_commands_count = sizeof(cli_commands) / sizeof(cli_comman
 
 const struct cli_option cli_options[] = {
     {"output", "table|wide|json", "form of the output (also -o)", 'o'},
-    {"socket", "PATH", "the daemon's Unix socket", 's'},
+    {"socket", "PATH", "Unix socket of the daemon", 's'},
     {"bpffs", "DIR", "where the maps are pinned, when the daemon is down", 'b'},
     {"watch", NULL, "again and again", 'w'},
     {"interval", "TIME", "between two of them, such as 500ms or 2s", 'i'},
@@ -34,7 +34,7 @@ const struct cli_option cli_options[] = {
     {"no-color", NULL, "as NO_COLOR=1", 'C'},
     {"no-headers", NULL, "rows only", 'H'},
     {"summary", NULL, "health: the roll-up alone", 'S'},
-    {"file", "PATH", "audit: the trail's file", 'f'},
+    {"file", "PATH", "audit: file of the trail", 'f'},
     {"follow", NULL, "audit tail: go on as records come (also -F)", 'F'},
     {"limit", "N", "audit: the newest N records", 'l'},
     {"action", "NAME", "audit query: this event.action alone", 'a'},

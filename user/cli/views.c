@@ -2,6 +2,7 @@
 #include "cli/views.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -143,7 +144,8 @@ int view_services(struct cli_table **ret, const struct cli *c, const json_t *ite
 		cli_table_cell(*ret, cli_number((double)cli_whole(item, "open_connections"), buf));
 		cli_table_cell(*ret, cli_text(health, "state"));
 		cli_table_cell(*ret, cli_text(item, "kind"));
-		cli_table_cell(*ret, cli_number((double)cli_whole(item, "pid"), buf));
+		snprintf(buf, sizeof(buf), "%llu", (unsigned long long)cli_whole(item, "pid"));
+		cli_table_cell(*ret, buf);
 		cli_table_cell(*ret, view_reason(health));
 	}
 	return 0;
