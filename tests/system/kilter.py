@@ -257,6 +257,15 @@ http {{
                 counts[line.split()[0]] += 1
         return counts
 
+    def logged_at_least(self, least):
+        """nginx writes a request down after its last byte left: the client may know of the answer first."""
+        end = time.monotonic() + SETTLE_SECONDS
+        while sum((counts := self.logged()).values()) < least:
+            if time.monotonic() > end:
+                raise AssertionError(f"nginx logged {sum(counts.values())} of at least {least} requests")
+            time.sleep(0.05)
+        return counts
+
 
 class Daemon:
     def __init__(self, sandbox, config="", args=(), env=None):

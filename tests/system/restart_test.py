@@ -26,7 +26,7 @@ class Restart(kilter.Case):
 
     def finish(self, load):
         self.assertEqual(load.wait(90), 0)
-        self.assertEqual(self.nginx.logged(), {"200": REQUESTS})
+        self.assertEqual(self.nginx.logged_at_least(REQUESTS), {"200": REQUESTS})
         self.settle(kilter.SERVER, {"200": REQUESTS})
         self.settle(kilter.CLIENT, {"200": REQUESTS})
 
