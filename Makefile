@@ -119,6 +119,8 @@ FORCE:
 
 $(BPF_TEST): $(TEST_LIB) # linked through $^ of the rule above
 
+bpf: $(SKEL) ## the BPF objects and their skeletons alone; ARCH=arm64 B=DIR for the other architecture
+
 build-unit: $(UNIT)
 build-bpf: $(BPF_TEST) $(STIMULUS)
 build-fuzz: $(FUZZERS)
@@ -196,7 +198,7 @@ clean: ## remove everything that was built
 help: ## list these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-.PHONY: all run deps test test-unit test-bpf test-system test-chaos bench fuzz lint format install \
+.PHONY: all bpf run deps test test-unit test-bpf test-system test-chaos bench fuzz lint format install \
         clean help build-unit build-bpf build-fuzz FORCE
 
 include tests/lint/lint.mk
