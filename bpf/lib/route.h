@@ -111,50 +111,34 @@ struct {
 /* Zero bytes of w as 0x80 bits (exact only up to the lowest, which is all that is used). */
 #define ZERO_BYTES(w) (((w)-0x0101010101010101ull) & ~(w)&0x8080808080808080ull)
 
-/* Hash of the bytes before the path's end, and its length in sc->path_len. */
-__noinline __u64 path_tag(struct scratch *sc, __u32 at, __u32 end)
+/* Hash of the bytes of the path that starts at sc->buf[at]. */
+static __always_inline __u64 path_hash(const struct scratch *sc, __u32 at)
 {
 	__u64 tag = 0x9e3779b97f4a7c15ull;
-	__u32 len = 0;
 
-	if (!sc)
-		return 0;
-	for (int i = 0; i < KILTER_ROUTE_PATH_LEN / 8; i++) {
-		__u64 w = word_at(sc, at + len), hit;
+	for (int i = 0; i < KILTER_ROUTE_PATH_LEN; i += 8) {
+		__u64 w = word_at(sc, at + i), hit;
 
 		hit = ZERO_BYTES(w ^ 0x2020202020202020ull) |
 		      ZERO_BYTES(w ^ 0x3f3f3f3f3f3f3f3full) | ZERO_BYTES(w ^ 0x2323232323232323ull);
 		if (hit) {
-			hit = ((hit & -hit) - 1) >> 7; /* ones below the terminator's byte */
-			tag = (tag ^ (w & hit)) * 0xff51afd7ed558ccdull;
-			len += (hit & 0x0101010101010101ull) * 0x0101010101010101ull >> 56;
+			hit = (hit & -hit) >> 7; /* the terminator's byte */
+			tag = (tag ^ (w & (hit - 1))) * 0xff51afd7ed558ccdull;
 			break;
 		}
 		tag = (tag ^ w) * 0xff51afd7ed558ccdull;
 		tag ^= tag >> 32;
-		len += 8;
 	}
-	sc->path_len = at + len < end ? len : end - at;
 	return tag ^ tag >> 29;
 }
 
-/* Route of the path that starts at sc->buf[at] and ends at a space, '?', '#' or `end`. */
-__noinline __u32 route_of(struct scratch *sc, __u32 workload, __u32 at, __u32 end)
+/* A path that was not seen lately, byte by byte. A global function: verified once. */
+__noinline __u32 route_find(struct scratch *sc, __u32 workload, __u32 at, __u32 end)
 {
-	struct route_cached *cached;
-	__u32 id, len, slot;
-	__u64 tag;
+	__u32 id, len;
 
 	if (!sc)
 		return 0;
-	tag = path_tag(sc, at, end);
-	/* Caller and callee on one node ask for the same path in turns: a slot each. */
-	slot = (tag >> 40 ^ workload) & (ROUTE_CACHE - 1);
-	cached = bpf_map_lookup_elem(&route_cache, &slot);
-	if (!cached)
-		return 0;
-	if (cached->tag == tag && cached->workload == workload)
-		return cached->id;
 	kilter_route_begin(&sc->route, workload);
 	for (len = 0; len < KILTER_ROUTE_PATH_LEN; len++)
 		if (at + len >= end || route_step(sc, at + len))
@@ -162,12 +146,33 @@ __noinline __u32 route_of(struct scratch *sc, __u32 workload, __u32 at, __u32 en
 	id = kilter_route_end(&sc->route);
 	if (!bpf_map_lookup_elem(&routes, &id))
 		id = route_learn(id, workload, sc, at, len);
+	return id;
+}
+
+/* Route of the path that starts at sc->buf[at] and ends at a space, '?', '#' or `end`. */
+static __always_inline __u32 route_by_tag(struct scratch *sc, __u32 workload, __u32 at, __u32 end,
+					  __u64 tag)
+{
+	/* Caller and callee on one node ask for the same path in turns: a slot each. */
+	__u32 slot = (tag >> 40 ^ workload) & (ROUTE_CACHE - 1), id;
+	struct route_cached *cached = bpf_map_lookup_elem(&route_cache, &slot);
+
+	if (!cached)
+		return 0;
+	if (cached->tag == tag && cached->workload == workload)
+		return cached->id;
+	id = route_find(sc, workload, at, end);
 	/* A nested run may write between these: tag last, and a torn entry has the wrong one. */
 	cached->tag = 0;
 	cached->workload = workload;
 	cached->id = id;
 	cached->tag = tag;
 	return id;
+}
+
+__noinline __u32 route_of(struct scratch *sc, __u32 workload, __u32 at, __u32 end)
+{
+	return sc ? route_by_tag(sc, workload, at, end, path_hash(sc, at)) : 0;
 }
 
 #endif

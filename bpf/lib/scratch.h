@@ -19,18 +19,28 @@ struct scratch {
 	struct kilter_route_hash route;
 	/* The cursor of the parser at work. Here and not on its stack: what is read from a map is
 	 * any number to the verifier, so that it need not follow every position there can be. */
-	__u32 off;		      /* in the packet: next payload byte not yet in buf */
-	__u32 end;		      /* in the packet: end of payload */
-	__u32 line;		      /* in buf: start of the line under way */
-	__u32 pos;		      /* in buf: next byte to look at */
-	__u32 len;		      /* in buf: bytes that are valid */
-	__u32 path_len;		      /* of the path that path_tag() hashed */
-	__u32 nl;		      /* in buf: end of the header line that scan_headers() found */
+	__u32 off;  /* in the packet: next payload byte not yet in buf */
+	__u32 end;  /* in the packet: end of payload */
+	__u32 line; /* in buf: start of the line under way */
+	__u32 pos;  /* in buf: next byte to look at */
+	__u32 len;  /* in buf: bytes that are valid */
+	__u32 zero; /* always 0 */
+	/* What read_head() and scan_headers() found. */
+	__u32 start;	      /* request: method << METHOD_SHIFT | its length; response: status */
+	__u32 path_end;	      /* in buf: end of the start line */
+	__u32 fields;	      /* HTTP1_CONTENT_LENGTH, HTTP1_CHUNKED */
+	__u64 content_length; /* valid with HTTP1_CONTENT_LENGTH */
+	__u64 path_tag;
 	char buf[SCRATCH_BYTES + 16]; /* 16: an 8-byte read at any masked offset stays inside */
 };
 
+/* A field read anew, so that the verifier takes it for any number and need not follow what it
+ * can be: the ways through a loop then meet again. */
+#define forgotten(field) (*(volatile typeof(field) *)&(field))
+
 struct scratch_cpu {
 	struct scratch slots[SCRATCH_DEPTH];
+	__u32 zero; /* always 0 */
 };
 
 struct {
@@ -47,9 +57,16 @@ static __always_inline struct scratch *scratch_take(void)
 
 	if (!cpu)
 		return NULL;
-	for (int i = 0; i < SCRATCH_DEPTH; i++)
-		if (!__sync_lock_test_and_set(&cpu->slots[i].busy, 1))
-			return &cpu->slots[i];
+	for (__u32 i = 0; i < SCRATCH_DEPTH; i++) {
+		__u32 slot;
+
+		if (__sync_lock_test_and_set(&cpu->slots[i].busy, 1))
+			continue;
+		/* Or the verifier would take the rest of the program once for each slot. */
+		slot = (i + forgotten(cpu->zero)) & (SCRATCH_DEPTH - 1);
+		barrier_var(slot);
+		return &cpu->slots[slot];
+	}
 	return NULL;
 }
 
@@ -70,6 +87,12 @@ static __always_inline __u64 word_at(const struct scratch *sc, __u32 at)
 	__builtin_memcpy(&w, p, sizeof(w));
 #endif
 	return w;
+}
+
+/* How many bytes lie below the one whose lowest bit is `bit`; 8 if bit is 0. */
+static __always_inline __u32 bytes_below(__u64 bit)
+{
+	return ((bit - 1) & 0x0101010101010101ull) * 0x0101010101010101ull >> 56;
 }
 
 static __always_inline __u8 byte_at(const struct scratch *sc, __u32 at)

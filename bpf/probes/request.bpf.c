@@ -17,8 +17,8 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define TH_SYN 0x02
 #define TH_RST 0x04
 
-#define SAMPLE_EVERY  32 /* data packets between looks at a socket's TCP counters */
-#define GUESS_PACKETS 64 /* data packets after which an adopted socket's protocol is given up */
+#define SAMPLE_EVERY  32 /* data packets of a direction between looks at the TCP counters */
+#define GUESS_PACKETS 64 /* the same, after which an adopted socket's protocol is given up */
 
 struct segment {
 	__u32 seq;
@@ -117,6 +117,7 @@ static __always_inline void listener_poll(struct bpf_sock *sk, const struct segm
 static __always_inline void segment_seen(struct __sk_buff *skb, bool ingress)
 {
 	struct bpf_sock *sk = skb->sk;
+	struct bpf_sock *full;
 	struct segment seg;
 	struct kilter_sock *s;
 	struct kilter_conn *c;
@@ -125,12 +126,10 @@ static __always_inline void segment_seen(struct __sk_buff *skb, bool ingress)
 
 	if (!sk || !segment_parse(skb, &seg))
 		return;
-	sk = bpf_sk_fullsock(sk);
-	if (!sk)
-		return;
 	if (sk->state == BPF_TCP_LISTEN) {
-		if (ingress) {
-			listener_poll(sk, &seg);
+		full = ingress ? bpf_sk_fullsock(sk) : NULL;
+		if (full) {
+			listener_poll(full, &seg);
 			if (seg.off < seg.end)
 				listener_early(skb, &seg);
 		}
@@ -152,15 +151,18 @@ static __always_inline void segment_seen(struct __sk_buff *skb, bool ingress)
 		return;
 	}
 	if (seg.off < seg.end) {
-		if (ingress)
+		struct stream *st = request ? &s->request : &s->response;
+
+		if (ingress && !(s->flags & SOCK_HAD_DATA))
 			s->flags |= SOCK_HAD_DATA;
-		s->packets++;
+		st->packets++;
 		if (s->protocol == KILTER_PROTO_UNKNOWN || s->protocol == KILTER_PROTO_HTTP1)
 			http1_segment(skb, sk, s, request, seg.off, seg.end, seg.seq);
-		if (s->protocol == KILTER_PROTO_UNKNOWN && s->packets > GUESS_PACKETS)
+		if (s->protocol == KILTER_PROTO_UNKNOWN && st->packets > GUESS_PACKETS)
 			s->protocol = KILTER_PROTO_NONE;
-		if (!(s->packets & (SAMPLE_EVERY - 1))) {
-			tp = bpf_tcp_sock(sk);
+		if (!(st->packets & (SAMPLE_EVERY - 1))) {
+			full = bpf_sk_fullsock(sk);
+			tp = full ? bpf_tcp_sock(full) : NULL;
 			c = tp ? sock_conn(s) : NULL;
 			if (c)
 				sock_sample(s, c, bpf_ktime_get_boot_ns(), tp->srtt_us,

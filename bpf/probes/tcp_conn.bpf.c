@@ -65,7 +65,7 @@ static __noinline int take_early(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
 	len = e->len;
 	e->len = 0;
 	s->flags |= SOCK_HAD_DATA;
-	s->packets++;
+	s->request.packets++;
 	http1_segment(e, sk, s, true, 0, len, e->seq);
 	return 0;
 }
@@ -99,7 +99,6 @@ static __noinline int on_established(struct bpf_sock_ops *ctx, struct bpf_sock *
 	s->tail = 0;
 	s->bytes_received = 0;
 	s->bytes_acked = 0;
-	s->packets = 0;
 	/* The parsers start at the first byte of each direction, so that a reordered first
 	 * segment is told from a stream joined in its middle. */
 	if (role == KILTER_ROLE_CLIENT) {

@@ -78,7 +78,7 @@ static __always_inline __u32 run_seq(const struct http1_run *r)
 	return r->seq_end - run_left(r);
 }
 
-static __always_inline void run_skip(struct http1_run *r, __u32 n)
+static __always_inline void run_skip(const struct http1_run *r, __u32 n)
 {
 	__u32 buffered = r->sc->len - r->sc->pos;
 
@@ -132,7 +132,7 @@ static __always_inline void message_end(struct http1_run *r)
 }
 
 /* A body, or a chunk, of n bytes starts here. */
-static __always_inline void body_begin(struct http1_run *r, __u64 n, __u8 state)
+static __always_inline void body_begin(const struct http1_run *r, __u64 n, __u8 state)
 {
 	struct stream *st = r->st;
 	__u32 piece = n > HTTP1_ARM ? HTTP1_ARM : (__u32)n;
@@ -321,36 +321,6 @@ static __always_inline bool status_line(struct http1_run *r, __u32 nl)
 	return true;
 }
 
-static __always_inline void header_line(struct http1_run *r, __u32 nl)
-{
-	const struct scratch *sc = r->sc;
-	struct stream *st = r->st;
-	__u64 w = word_at(sc, r->sc->line) | LOWER;
-
-	if (w == W8('c', 'o', 'n', 't', 'e', 'n', 't', '-')) {
-		__u64 n;
-
-		w = (word_at(sc, r->sc->line + 8) | LOWER) & LOW(7);
-		if (w != W8('l', 'e', 'n', 'g', 't', 'h', ':', 0))
-			return;
-		n = parse_decimal(r->sc, r->sc->line + 15, nl);
-		if (n != NO_NUMBER) {
-			st->content_length = n;
-			st->flags |= HTTP1_CONTENT_LENGTH;
-		}
-	} else if (w == W8('t', 'r', 'a', 'n', 's', 'f', 'e', 'r')) {
-		w = word_at(sc, r->sc->line + 8) | LOWER;
-		if (w != W8('-', 'e', 'n', 'c', 'o', 'd', 'i', 'n'))
-			return;
-		if (nl < r->sc->line + 25)
-			return;
-		/* RFC 9112 section 6.1: chunked is the last coding or not there. */
-		w = (word_at(sc, nl - 7) | LOWER) & LOW(7);
-		if (w == W8('c', 'h', 'u', 'n', 'k', 'e', 'd', 0))
-			st->flags |= HTTP1_CHUNKED;
-	}
-}
-
 /* RFC 9112 section 7.1: hexadecimal digits, then perhaps extensions. */
 static __always_inline bool chunk_line(struct http1_run *r, __u32 nl)
 {
@@ -460,6 +430,14 @@ static __always_inline bool run_load(struct http1_run *r)
 	return true;
 }
 
+/* Is there an LF among these eight bytes? Mycroft's zero-byte test; its lowest hit is true. */
+static __always_inline __u64 lf_hit(__u64 w)
+{
+	w ^= 0x0a0a0a0a0a0a0a0aull;
+	w = (w - 0x0101010101010101ull) & ~w & 0x8080808080808080ull;
+	return (w & -w) >> 7;
+}
+
 /*
  * Moves sc->pos behind the next LF and returns 1, or to where the search stopped (the end of
  * the valid bytes, or HTTP1_SCAN words on) and returns 0. A global function: verified once.
@@ -473,16 +451,10 @@ __noinline int find_lf(struct scratch *sc)
 	pos = sc->pos;
 	len = sc->len;
 	for (int i = 0; i < HTTP1_SCAN && pos < len; i++) {
-		/* Is there an LF among these eight bytes? Mycroft's zero-byte test; its lowest hit
-		 * is always true. */
-		__u64 w = word_at(sc, pos) ^ 0x0a0a0a0a0a0a0a0aull;
-		__u64 hit = (w - 0x0101010101010101ull) & ~w & 0x8080808080808080ull;
+		__u64 hit = lf_hit(word_at(sc, pos));
 
 		if (hit) {
-			/* Bytes up to and with the hit: one bit each, added up by a multiplication.
-			 */
-			hit = (hit & -hit) - 1;
-			pos += (hit & 0x0101010101010101ull) * 0x0101010101010101ull >> 56;
+			pos += bytes_below(hit) + 1;
 			if (pos > len) /* what follows the valid bytes is of an earlier load */
 				break;
 			sc->pos = pos;
@@ -494,62 +466,235 @@ __noinline int find_lf(struct scratch *sc)
 	return 0;
 }
 
-enum scan {
-	SCAN_MORE,
-	SCAN_END,
-	SCAN_LINE
-};
-
 /*
- * Through header lines, stopping at those that say where the message ends: Content-* and
- * Transfer-*. SCAN_LINE: [sc->line, sc->nl) is one; SCAN_END: the empty line was passed;
- * SCAN_MORE: the valid bytes (or HTTP1_SCAN_HEADERS words) are through, sc->line is where the
- * line under way began. This is where most of the time goes: one turn per eight bytes.
+ * A header line that begins [line, nl) with Content- or Transfer: only Content-Length and
+ * Transfer-Encoding say where the message ends. nl: its LF. A global function: verified once.
  */
-__noinline int scan_headers(struct scratch *sc)
+__noinline int header_line(struct scratch *sc, __u32 line, __u32 nl)
 {
-	__u32 pos, len, line;
+	__u64 w, n, stop;
 
 	if (!sc)
-		return SCAN_MORE;
-	pos = sc->pos;
-	len = sc->len;
-	line = sc->line;
+		return 0;
+	if (byte_at(sc, nl - 1) == '\r')
+		nl--;
+	w = word_at(sc, line) | LOWER;
+	if (w == W8('c', 'o', 'n', 't', 'e', 'n', 't', '-')) {
+		w = (word_at(sc, line + 8) | LOWER) & LOW(7);
+		if (w != W8('l', 'e', 'n', 'g', 't', 'h', ':', 0))
+			return 0;
+		/* The usual form, a space and one to seven digits, in one go: each byte's value,
+		 * where the digits stop, then pairs, fours and eights of them (SWAR). */
+		n = word_at(sc, line + 16) ^ 0x3030303030303030ull;
+		stop = ((n + 0x7676767676767676ull) | n) & 0x8080808080808080ull;
+		stop = (stop & -stop) >> 7; /* one bit: the lowest of the byte that is no digit */
+		if (byte_at(sc, line + 15) == ' ' && stop > 1 &&
+		    line + 16 + bytes_below(stop) == nl) {
+			n = (n & (stop - 1)) << (64 - 8 * bytes_below(stop));
+			n = (n * 10 + (n >> 8)) & 0x00ff00ff00ff00ffull;
+			n = (n * 100 + (n >> 16)) & 0x0000ffff0000ffffull;
+			n = (n * 10000 + (n >> 32)) & 0xffffffffull;
+		} else {
+			n = parse_decimal(sc, line + 15, nl);
+			if (n == NO_NUMBER)
+				return 0;
+		}
+		sc->content_length = n;
+		sc->fields |= HTTP1_CONTENT_LENGTH;
+	} else {
+		w = word_at(sc, line + 8) | LOWER;
+		if (w != W8('-', 'e', 'n', 'c', 'o', 'd', 'i', 'n') || nl < line + 25)
+			return 0;
+		/* RFC 9112 section 6.1: chunked is the last coding or not there. */
+		w = (word_at(sc, nl - 7) | LOWER) & LOW(7);
+		if (w == W8('c', 'h', 'u', 'n', 'k', 'e', 'd', 0))
+			sc->fields |= HTTP1_CHUNKED;
+	}
+	return 0;
+}
+
+/*
+ * Through header lines: what they say of the message's end goes to sc->fields. Returns 1 when
+ * the empty line was passed, and 0 when the valid bytes (or HTTP1_SCAN_HEADERS words) are
+ * through; sc->line is then where the line under way began. This is where most of the time
+ * goes: one turn per eight bytes.
+ */
+static __always_inline int scan_fields(struct scratch *sc)
+{
+	__u32 pos = forgotten(sc->pos), len = forgotten(sc->len), line = forgotten(sc->line);
+
 	for (int i = 0; i < HTTP1_SCAN_HEADERS && pos < len; i++) {
-		__u64 w = word_at(sc, pos) ^ 0x0a0a0a0a0a0a0a0aull;
-		__u64 hit = (w - 0x0101010101010101ull) & ~w & 0x8080808080808080ull;
+		__u64 hit = lf_hit(word_at(sc, pos));
+		__u64 w;
 		__u32 next;
 
 		if (!hit) {
 			pos += 8;
 			continue;
 		}
-		hit = (hit & -hit) - 1;
-		next = pos + (__u32)((hit & 0x0101010101010101ull) * 0x0101010101010101ull >> 56);
-		if (next > len) {
+		next = pos + bytes_below(hit) + 1;
+		if (next > len) { /* what follows the valid bytes is of an earlier load */
 			pos = len;
 			break;
 		}
-		pos = next;
 		w = word_at(sc, line);
 		if (next - line < 3 && (next - line == 1 || (w & 0xff) == '\r')) {
 			sc->pos = next;
 			sc->line = next;
-			return SCAN_END;
+			return 1;
 		}
 		w |= LOWER;
 		if (w == W8('c', 'o', 'n', 't', 'e', 'n', 't', '-') ||
-		    w == W8('t', 'r', 'a', 'n', 's', 'f', 'e', 'r')) {
-			sc->pos = next;
-			sc->line = line;
-			sc->nl = next - 1;
-			return SCAN_LINE;
-		}
-		line = next;
+		    w == W8('t', 'r', 'a', 'n', 's', 'f', 'e', 'r'))
+			header_line(sc, line, next - 1);
+		sc->pos = next;
+		pos = forgotten(sc->pos);
+		line = pos;
 	}
 	sc->pos = pos < len ? pos : len;
 	sc->line = line;
-	return SCAN_MORE;
+	return 0;
+}
+
+/* Global functions are verified once. */
+__noinline int scan_headers(struct scratch *sc)
+{
+	return sc ? scan_fields(sc) : 0;
+}
+
+/*
+ * The usual case in one go: a whole head, start line and headers, at the front of the buffer.
+ * Returns 1 with sc->start, sc->fields, sc->content_length, for a request sc->path_tag and
+ * sc->path_end, and sc->pos behind the head; 0: not that, the parser has to take its steps.
+ */
+__noinline int read_head(struct scratch *sc, __u32 request)
+{
+	__u32 pos, len, n, method;
+	__u64 w, hit = 0;
+
+	if (!sc)
+		return 0;
+	pos = sc->pos; /* 0, which the verifier need not know */
+	len = sc->len;
+	w = word_at(sc, 0);
+	sc->fields = 0;
+	for (int i = 0; i < HTTP1_SCAN_HEADERS && pos < len; i++) {
+		hit = lf_hit(word_at(sc, pos));
+		if (hit)
+			break;
+		pos += 8;
+	}
+	sc->pos = pos + bytes_below(hit);
+	pos = forgotten(sc->pos);
+	len = forgotten(sc->len);
+	if (!hit || pos >= len || byte_at(sc, pos - 1) != '\r')
+		return 0;
+	if (request) {
+		if (pos < 15 ||
+		    (word_at(sc, pos - 9) & LOW(7)) != W8('H', 'T', 'T', 'P', '/', '1', '.', 0))
+			return 0;
+		if ((w & LOW(4)) == W4('G', 'E', 'T', ' '))
+			method = KILTER_METHOD_GET << METHOD_SHIFT | 4;
+		else if ((w & LOW(5)) == W8('P', 'O', 'S', 'T', ' ', 0, 0, 0))
+			method = KILTER_METHOD_POST << METHOD_SHIFT | 5;
+		else
+			method = parse_method(sc, 0);
+		n = method & ((1u << METHOD_SHIFT) - 1);
+		if (!method || method >> METHOD_SHIFT == KILTER_METHOD_CONNECT || pos - 1 < n + 9)
+			return 0;
+		sc->start = method;
+		sc->path_end = pos - 1;
+		sc->path_tag = path_hash(sc, n);
+	} else {
+		__u32 a, b, c;
+
+		if ((w & LOW(7)) != W8('H', 'T', 'T', 'P', '/', '1', '.', 0) || pos < 13)
+			return 0;
+		w = word_at(sc, 8) ^ W4(' ', '0', '0', '0');
+		a = w >> 8 & 0xff;
+		b = w >> 16 & 0xff;
+		c = w >> 24 & 0xff;
+		if ((w & 0xff) || a - 1 > 8 || b > 9 || c > 9)
+			return 0;
+		sc->start = a * 100 + b * 10 + c;
+	}
+	sc->pos = pos + 1;
+	sc->line = pos + 1;
+	return scan_fields(sc);
+}
+
+static __always_inline void take_fields(struct http1_run *r)
+{
+	if (r->sc->fields & HTTP1_CONTENT_LENGTH)
+		r->st->content_length = r->sc->content_length;
+	r->st->flags |= r->sc->fields;
+}
+
+/*
+ * The usual case, without the steps: this segment begins with a start line and holds all of the
+ * head, nothing is pipelined. Returns whether it was that; if not, nothing has changed. What
+ * follows the head is the caller's.
+ */
+static __always_inline bool run_head(const struct http1_run *r)
+{
+	struct scratch *sc = r->sc;
+	struct kilter_sock *s = r->s;
+	struct stream *st = r->st;
+	__u32 n = sc->end - sc->off, left;
+	bool bodyless = false;
+
+	if (r->request ? s->head != s->tail
+		       : s->head == s->tail || (s->tail & (KILTER_PIPELINE_MAX - 1)))
+		return false;
+	if (n > HTTP1_WINDOW)
+		n = HTTP1_WINDOW;
+	if (n < 1 || n > HTTP1_WINDOW || source_read(r->source, sc->off, sc, 0, n))
+		return false;
+	sc->len = n;
+	if (!read_head(sc, r->request))
+		return false;
+	if (r->request) {
+		s->first.route =
+		    route_by_tag(sc, s->workload, sc->start & ((1u << METHOD_SHIFT) - 1),
+				 sc->path_end, sc->path_tag);
+		s->first.method = sc->start >> METHOD_SHIFT;
+		s->first.start_ns = bpf_ktime_get_boot_ns();
+		s->tail = 0;
+		s->head = 1;
+		if (s->protocol != KILTER_PROTO_HTTP1)
+			s->protocol = KILTER_PROTO_HTTP1;
+	} else {
+		st->status = sc->start;
+		if (s->first.method == KILTER_METHOD_CONNECT || st->status == 101)
+			return false;
+		bodyless = st->status < 200 || st->status == 204 || st->status == 304 ||
+			   s->first.method == KILTER_METHOD_HEAD;
+	}
+	sc->off += n;
+	left = run_left(r);
+	st->flags = sc->fields | HTTP1_IN_MESSAGE;
+	if (bodyless) {
+		st->state = STREAM_START;
+	} else if (sc->fields & HTTP1_CHUNKED) {
+		st->state = STREAM_CHUNK_SIZE;
+	} else if (sc->fields & HTTP1_CONTENT_LENGTH) {
+		if (sc->content_length > left) {
+			body_begin(r, sc->content_length, STREAM_BODY);
+			run_skip(r, left);
+		} else {
+			run_skip(r, sc->content_length);
+			st->state = STREAM_START;
+		}
+	} else {
+		st->state = r->request ? STREAM_START : STREAM_BODY_EOF;
+	}
+	if (st->state == STREAM_START) {
+		if (!r->request && st->status >= 200)
+			queue_done(s, &s->first, st->status, KILTER_REQ_OK,
+				   bpf_ktime_get_boot_ns());
+		st->flags = 0;
+	}
+	return true;
 }
 
 /* One line, one skip or one window. Returns 1 when there is nothing left to do. */
@@ -594,20 +739,13 @@ static long run_step(__u32 step, struct http1_run *r)
 		}
 	}
 	if (st->state == STREAM_HEADERS) {
-		int found = scan_headers(r->sc);
+		int ended;
 
-		if (found == SCAN_MORE)
-			return 0;
-		if (found == SCAN_END) {
+		r->sc->fields = 0;
+		ended = scan_headers(r->sc);
+		take_fields(r);
+		if (ended)
 			headers_end(r);
-		} else {
-			n = r->sc->nl;
-			if (byte_at(r->sc, n - 1) == '\r')
-				n--;
-			header_line(r, n);
-			r->sc->line = r->sc->pos;
-		}
-		st->flags &= ~HTTP1_SKIP_LINE;
 		return 0;
 	}
 	if (!find_lf(r->sc))
@@ -684,6 +822,7 @@ static __always_inline void http1_segment(http1_source *source, void *sk, struct
 	    .request = request,
 	};
 	struct stream *st = r.st;
+	bool resync = false;
 	__s32 ahead;
 
 	if (!st->has_seq) {
@@ -713,7 +852,6 @@ static __always_inline void http1_segment(http1_source *source, void *sk, struct
 			if (++st->has_gap < HTTP1_GAPS)
 				return;
 			run_lose(&r);
-			r.lost = 0;
 		}
 	}
 	/* In the middle of a body there is nothing to read: the commonest case for large ones. */
@@ -733,26 +871,36 @@ static __always_inline void http1_segment(http1_source *source, void *sk, struct
 	r.sc->line = 0;
 	r.sc->pos = 0;
 	r.sc->len = 0;
-	if (st->state == STREAM_RESYNC) {
-		__u32 before = st->next_seq;
-
-		st->state = STREAM_START;
-		st->flags = HTTP1_UNCERTAIN;
-		st->carry_len = 0;
-		bpf_loop(HTTP1_STEPS, run_step_cb, &r, 0);
-		if (r.lost && st->state == STREAM_RESYNC && ahead > 0) {
-			/* No start line: await what is missing. */
-			st->state = STREAM_START;
-			st->next_seq = before;
-			if (!st->has_gap || (__s32)(r.seq_end - st->gap_end) > 0)
-				st->gap_end = r.seq_end;
-			if (++st->has_gap < HTTP1_GAPS)
-				goto out;
-			st->state = STREAM_RESYNC;
+	/* 0, and the verifier need not know: the ways that lead here meet. */
+	r.sc->zero = 0;
+	r.lost = forgotten(r.sc->zero);
+	r.now_ns = forgotten(r.sc->zero);
+	if (st->state == STREAM_START && !st->carry_len && !st->has_gap && run_head(&r)) {
+		if (!run_left(&r)) {
+			st->next_seq = r.seq_end;
+			goto out;
 		}
 	} else {
+		r.sc->len = 0;
+		r.sc->pos = 0;
+		r.sc->line = 0;
+		resync = st->state == STREAM_RESYNC;
+		if (resync) {
+			st->state = STREAM_START;
+			st->flags = HTTP1_UNCERTAIN;
+			st->carry_len = 0;
+		}
 		carry_load(&r);
-		bpf_loop(HTTP1_STEPS, run_step_cb, &r, 0);
+	}
+	bpf_loop(HTTP1_STEPS, run_step_cb, &r, 0);
+	if (resync && r.lost && st->state == STREAM_RESYNC && ahead > 0) {
+		/* No start line: await what is missing. */
+		st->state = STREAM_START;
+		if (!st->has_gap || (__s32)(r.seq_end - st->gap_end) > 0)
+			st->gap_end = r.seq_end;
+		if (++st->has_gap < HTTP1_GAPS)
+			goto out;
+		st->state = STREAM_RESYNC;
 	}
 	if (!r.lost && run_left(&r)) { /* out of steps, or a body that ends beyond this segment */
 		if (st->state != STREAM_BODY && st->state != STREAM_CHUNK_DATA) {

@@ -159,6 +159,19 @@ static uint32_t route_of(struct scratch *sc, uint32_t workload, uint32_t at, uin
 	return 1;
 }
 
+static uint64_t path_hash(const struct scratch *sc, uint32_t at)
+{
+	return word_at(sc, at);
+}
+
+static uint32_t route_by_tag(struct scratch *sc, uint32_t workload, uint32_t at, uint32_t end,
+			     uint64_t tag)
+{
+	if (tag != word_at(sc, at))
+		abort();
+	return route_of(sc, workload, at, end);
+}
+
 #include "protocols/http1.h"
 #pragma GCC diagnostic pop
 
@@ -455,6 +468,7 @@ static void connection_begin(struct input *in)
 	memset(&kernel, 0, sizeof(kernel));
 	/* What an earlier packet left in the scratch buffer must not matter. */
 	memset(&scratch_cpu, 0x0a, sizeof(scratch_cpu));
+	scratch_cpu.zero = 0;
 	for (int i = 0; i < SCRATCH_DEPTH; i++)
 		scratch_cpu.slots[i].busy = 0;
 	conn.sock.role = chance(in, 2) ? KILTER_ROLE_SERVER : KILTER_ROLE_CLIENT;
