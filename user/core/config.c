@@ -24,6 +24,9 @@ struct parse {
 	void *ctx;
 	unsigned int faults;
 	yaml_parser_t yaml;
+	uint8_t seen[CONFIG_FIELDS_MAX];     /* by the row of the field */
+	uint8_t sections[CONFIG_FIELDS_MAX]; /* by the row of a section's first field */
+	bool policies, defaults;
 };
 
 static void report(struct parse *p, const yaml_mark_t *at, const char *fmt, ...)
@@ -122,6 +125,14 @@ static int next(struct parse *p, yaml_event_t *ev)
 	return 1;
 }
 
+/* The text of a key; "" for what cannot be one: a list, a mapping, a NUL inside. */
+static const char *key_text(const yaml_event_t *ev)
+{
+	const char *s = ev->type == YAML_SCALAR_EVENT ? (const char *)ev->data.scalar.value : "";
+
+	return ev->type == YAML_SCALAR_EVENT && strlen(s) != ev->data.scalar.length ? "" : s;
+}
+
 /* A scalar, or a sequence of scalars joined by spaces, into buf. */
 static int read_value(struct parse *p, yaml_event_t *ev, bool list, const char *path, char *buf,
 		      size_t size)
@@ -130,10 +141,14 @@ static int read_value(struct parse *p, yaml_event_t *ev, bool list, const char *
 
 	buf[0] = '\0';
 	if (ev->type == YAML_SCALAR_EVENT) {
-		if (ev->data.scalar.length >= size ||
-		    memchr(ev->data.scalar.value, 0, ev->data.scalar.length)) {
+		if (ev->data.scalar.length >= size) {
 			report(p, &ev->start_mark, "%s: longer than %zu characters", path,
 			       size - 1);
+			return -EINVAL;
+		}
+		if (memchr(ev->data.scalar.value, 0, ev->data.scalar.length)) {
+			report(p, &ev->start_mark, "%s: a NUL character has no place in a value",
+			       path);
 			return -EINVAL;
 		}
 		memcpy(buf, ev->data.scalar.value, ev->data.scalar.length);
@@ -154,7 +169,8 @@ static int read_value(struct parse *p, yaml_event_t *ev, bool list, const char *
 			yaml_event_delete(&item);
 			return 0;
 		}
-		if (item.type != YAML_SCALAR_EVENT || item.data.scalar.length + n + 2 > size) {
+		if (item.type != YAML_SCALAR_EVENT || item.data.scalar.length + n + 2 > size ||
+		    strlen((const char *)item.data.scalar.value) != item.data.scalar.length) {
 			report(p, &item.start_mark, "%s: a list of names is expected here", path);
 			yaml_event_delete(&item);
 			return -E2BIG;
@@ -192,14 +208,15 @@ static int find(const struct config_field *fields, unsigned int count, const cha
 	return -1;
 }
 
-static bool is_prefix(const char *path)
+/* The row of the first field of the section, -1 when there is no such section. */
+static int find_section(const char *path)
 {
 	size_t n = strlen(path);
 
 	for (unsigned int i = 0; i < config_fields_count; i++)
 		if (!strncmp(config_fields[i].path, path, n) && config_fields[i].path[n] == '.')
-			return true;
-	return false;
+			return (int)i;
+	return -1;
 }
 
 /* The keys of one policy, after its mapping began. */
@@ -221,7 +238,7 @@ static int parse_policy(struct parse *p, struct config_policy *policy, const yam
 			yaml_event_delete(&key);
 			return 0;
 		}
-		name = key.type == YAML_SCALAR_EVENT ? (const char *)key.data.scalar.value : "";
+		name = key_text(&key);
 		i = find(config_policy_fields, config_policy_fields_count, name);
 		if (!next(p, &value)) {
 			yaml_event_delete(&key);
@@ -295,12 +312,74 @@ static int parse_policies(struct parse *p, const yaml_event_t *start)
 	}
 }
 
-static int parse_mapping(struct parse *p, const char *prefix, unsigned int depth, uint8_t *seen)
+static int parse_mapping(struct parse *p, const char *prefix, unsigned int depth);
+
+static int parse_field(struct parse *p, int i, const yaml_event_t *key, yaml_event_t *value)
+{
+	const struct config_field *f = &config_fields[i];
+	char buf[CONFIG_PATH_LEN], why[200];
+	int err = read_value(p, value, false, f->path, buf, sizeof(buf));
+
+	if (!err && config_field_decode(f, p->c, buf, why, sizeof(why)))
+		report(p, &value->start_mark, "%s: '%.60s' is not %s", f->path, buf, why);
+	p->seen[i] = 1;
+	p->c->origins[i] = (int32_t)key->start_mark.line + 1;
+	return err == -E2BIG ? skip(p, value) : 0;
+}
+
+static int parse_defaults(struct parse *p, const yaml_event_t *key, const yaml_event_t *value)
+{
+	if (value->type == YAML_SCALAR_EVENT && !value->data.scalar.length)
+		return 0;
+	if (value->type != YAML_MAPPING_START_EVENT) {
+		report(p, &value->start_mark, "guard.defaults: a mapping is expected here");
+		return skip(p, value);
+	}
+	if (p->policies)
+		report(p, &key->start_mark,
+		       "guard.defaults must stand before guard.policies, which inherit from it");
+	return parse_policy(p, &p->c->guard.defaults, &value->start_mark, true);
+}
+
+static int parse_section(struct parse *p, const char *path, unsigned int depth,
+			 const yaml_event_t *value)
+{
+	if (value->type == YAML_MAPPING_START_EVENT && depth < CONFIG_DEPTH_MAX)
+		return parse_mapping(p, path, depth + 1);
+	if (value->type == YAML_SCALAR_EVENT && !value->data.scalar.length)
+		return 0;
+	report(p, &value->start_mark, "%s: a mapping is expected here", path);
+	return skip(p, value);
+}
+
+/* Was this key read before? Remembers it. */
+static bool seen_before(struct parse *p, const char *path, int field, int section)
+{
+	bool before;
+
+	if (field >= 0)
+		return p->seen[field];
+	if (!strcmp(path, "guard.policies")) {
+		before = p->policies;
+		p->policies = true;
+	} else if (!strcmp(path, "guard.defaults")) {
+		before = p->defaults;
+		p->defaults = true;
+	} else if (section >= 0) {
+		before = p->sections[section];
+		p->sections[section] = 1;
+	} else {
+		return false;
+	}
+	return before;
+}
+
+static int parse_mapping(struct parse *p, const char *prefix, unsigned int depth)
 {
 	for (;;) {
 		yaml_event_t key, value;
-		char path[2 * CONFIG_NAME_LEN], buf[CONFIG_PATH_LEN], why[200];
-		int i, err = 0;
+		char path[2 * CONFIG_NAME_LEN];
+		int field, section, err;
 
 		if (!next(p, &key))
 			return -E2BIG;
@@ -314,47 +393,27 @@ static int parse_mapping(struct parse *p, const char *prefix, unsigned int depth
 			return -E2BIG;
 		}
 		snprintf(path, sizeof(path), "%.60s%s%.60s", prefix, *prefix ? "." : "",
-			 (const char *)key.data.scalar.value);
+			 key_text(&key));
 		if (!next(p, &value)) {
 			yaml_event_delete(&key);
 			return -E2BIG;
 		}
-		i = find(config_fields, config_fields_count, path);
-		if (i >= 0 && seen[i]) {
+		field = find(config_fields, config_fields_count, path);
+		section = find_section(path);
+		if (seen_before(p, path, field, section)) {
 			report(p, &key.start_mark, "key '%s' is there twice", path);
 			err = skip(p, &value);
-		} else if (i >= 0) {
-			seen[i] = 1;
-			err = read_value(p, &value, false, path, buf, sizeof(buf));
-			if (!err &&
-			    config_field_decode(&config_fields[i], p->c, buf, why, sizeof(why)))
-				report(p, &value.start_mark, "%s: '%.60s' is not %s", path, buf,
-				       why);
-			p->c->origins[i] = (int32_t)key.start_mark.line + 1;
-			if (err == -E2BIG)
-				err = skip(p, &value);
-			else
-				err = 0;
+		} else if (field >= 0) {
+			err = parse_field(p, field, &key, &value);
 		} else if (!strcmp(path, "guard.policies")) {
 			err = parse_policies(p, &value);
-		} else if (!strcmp(path, "guard.defaults") &&
-			   value.type == YAML_MAPPING_START_EVENT) {
-			if (p->c->guard.policies_count)
-				report(p, &key.start_mark,
-				       "guard.defaults must stand before "
-				       "guard.policies, which inherit from it");
-			err = parse_policy(p, &p->c->guard.defaults, &value.start_mark, true);
-		} else if (is_prefix(path)) {
-			if (value.type == YAML_MAPPING_START_EVENT && depth < CONFIG_DEPTH_MAX)
-				err = parse_mapping(p, path, depth + 1, seen);
-			else if (value.type != YAML_SCALAR_EVENT || value.data.scalar.length) {
-				report(p, &value.start_mark, "%s: a mapping is expected here",
-				       path);
-				err = skip(p, &value);
-			}
+		} else if (!strcmp(path, "guard.defaults")) {
+			err = parse_defaults(p, &key, &value);
+		} else if (section >= 0) {
+			err = parse_section(p, path, depth, &value);
 		} else {
-			unknown_key(p, &key.start_mark, prefix, (const char *)key.data.scalar.value,
-				    config_fields, config_fields_count);
+			unknown_key(p, &key.start_mark, prefix, key_text(&key), config_fields,
+				    config_fields_count);
 			err = skip(p, &value);
 		}
 		yaml_event_delete(&key);
@@ -366,7 +425,6 @@ static int parse_mapping(struct parse *p, const char *prefix, unsigned int depth
 
 static void parse_document(struct parse *p)
 {
-	uint8_t seen[CONFIG_FIELDS_MAX] = {0};
 	unsigned int documents = 0;
 
 	for (;;) {
@@ -381,7 +439,7 @@ static void parse_document(struct parse *p)
 			report(p, &ev.start_mark, "a second document: the configuration is one");
 			err = -E2BIG;
 		} else if (type == YAML_MAPPING_START_EVENT) {
-			err = parse_mapping(p, "", 0, seen);
+			err = parse_mapping(p, "", 0);
 		} else if (type == YAML_SEQUENCE_START_EVENT ||
 			   (type == YAML_SCALAR_EVENT && ev.data.scalar.length)) {
 			report(p, &ev.start_mark, "a mapping of keys to values is expected here");
@@ -437,32 +495,41 @@ int config_parse(struct config *c, const char *buf, size_t len, const char *name
 	return err;
 }
 
+static int load_fault(const char *path, const char *what, config_fault_fn fault, void *ctx)
+{
+	char text[CONFIG_PATH_LEN + 128];
+
+	snprintf(text, sizeof(text), "%.250s: %s", path, what);
+	if (fault)
+		fault(ctx, text);
+	return -EINVAL;
+}
+
 int config_load(struct config *c, const char *path, config_fault_fn fault, void *ctx)
 {
 	_cleanup_fclose_ FILE *f = fopen(path, "re");
 	_cleanup_free_ char *buf = NULL;
-	char text[CONFIG_PATH_LEN + 128];
 	size_t n;
 
 	if (!f) {
 		int err = -errno;
 
-		snprintf(text, sizeof(text), "%.250s: %s", path, strerror(errno));
-		if (fault)
-			fault(ctx, text);
+		load_fault(path, strerror(-err), fault, ctx);
 		return err;
 	}
 	buf = malloc(CONFIG_FILE_MAX + 1);
 	if (!buf)
 		return -ENOMEM;
+	errno = 0;
 	n = fread(buf, 1, CONFIG_FILE_MAX + 1, f);
-	if (ferror(f) || n > CONFIG_FILE_MAX) {
-		snprintf(text, sizeof(text), "%.250s: %s", path,
-			 ferror(f) ? "cannot be read" : "larger than 1 MiB");
-		if (fault)
-			fault(ctx, text);
-		return ferror(f) ? -EIO : -EINVAL;
+	if (ferror(f)) {
+		int err = errno ? -errno : -EIO;
+
+		load_fault(path, strerror(-err), fault, ctx);
+		return err;
 	}
+	if (n > CONFIG_FILE_MAX)
+		return load_fault(path, "larger than 1 MiB: that is no configuration", fault, ctx);
 	return config_parse(c, buf, n, path, fault, ctx);
 }
 
@@ -511,9 +578,32 @@ int config_env(struct config *c, config_fault_fn fault, void *ctx)
 	return err;
 }
 
+/* Where the field got its value, as the start of a fault: "file:12: ", "flag: ", or "". */
+static const char *place(const struct config *c, const char *path, char *buf, size_t size)
+{
+	int i = find(config_fields, config_fields_count, path);
+	int32_t origin = i < 0 ? 0 : c->origins[i];
+
+	if (origin > 0)
+		snprintf(buf, size, "%.200s:%d: ", c->file, origin);
+	else
+		snprintf(buf, size, "%s",
+			 origin == CONFIG_ORIGIN_FLAG  ? "flag: "
+			 : origin == CONFIG_ORIGIN_ENV ? "environment: "
+						       : "");
+	return buf;
+}
+
+/* The place of whichever of two fields was set; the second when both were. */
+static const char *place_of(const struct config *c, const char *a, const char *b, char *buf,
+			    size_t size)
+{
+	return *place(c, b, buf, size) ? buf : place(c, a, buf, size);
+}
+
 int config_check(const struct config *c, config_fault_fn fault, void *ctx)
 {
-	char text[512];
+	char text[640], at[CONFIG_PATH_LEN + 16];
 	int err = 0;
 
 #define FAULT(...)                                         \
@@ -523,24 +613,38 @@ int config_check(const struct config *c, config_fault_fn fault, void *ctx)
 			fault(ctx, text);                  \
 		err = -EINVAL;                             \
 	} while (0)
+#define FAULT_OF_TWO(a, b, what) FAULT("%s%s %s %s", place_of(c, a, b, at, sizeof(at)), a, what, b)
 
 	if (c->syscalls.window_ns > c->syscalls.period_ns)
-		FAULT("syscalls.window must not be longer than syscalls.period");
-	if (c->health.error_ratio_degraded > c->health.error_ratio_unhealthy)
-		FAULT("health.error_ratio_degraded must not be above health.error_ratio_unhealthy");
+		FAULT_OF_TWO("syscalls.window", "syscalls.period", "must not be longer than");
+	if (c->health.error_ratio_degraded > c->health.error_ratio_unhealthy &&
+	    c->health.error_ratio_unhealthy > 0)
+		FAULT_OF_TWO("health.error_ratio_degraded", "health.error_ratio_unhealthy",
+			     "must not be above");
+	if (c->health.connect_failure_ratio > c->health.connect_failure_unhealthy &&
+	    c->health.connect_failure_unhealthy > 0)
+		FAULT_OF_TWO("health.connect_failure_ratio", "health.connect_failure_unhealthy",
+			     "must not be above");
 	if (c->guard.lease_ns < 2 * c->tick_ns)
-		FAULT("guard.lease must be at least two ticks, or circuits lapse between renewals");
+		FAULT("%sguard.lease must be at least two ticks, or circuits lapse between "
+		      "renewals",
+		      place_of(c, "tick", "guard.lease", at, sizeof(at)));
 	for (uint32_t i = 0; i < c->guard.policies_count; i++) {
 		const struct config_policy *p = &c->guard.policies[i];
 
 		if (p->base_open_ns > p->max_open_ns)
-			FAULT("%s:%u: policy '%s': base_open must not be longer than max_open",
+			FAULT("%.200s:%u: policy '%s': base_open must not be longer than max_open",
 			      c->file, p->line, p->name);
 		for (uint32_t k = 0; k < i; k++)
 			if (!strcmp(p->name, c->guard.policies[k].name))
-				FAULT("%s:%u: policy '%s' is there twice; the other is in line %u",
+				FAULT("%.200s:%u: policy '%s' is there twice; the other is in line "
+				      "%u",
 				      c->file, p->line, p->name, c->guard.policies[k].line);
 	}
+	if (c->guard.defaults.base_open_ns > c->guard.defaults.max_open_ns)
+		FAULT("%.200s:%u: guard.defaults: base_open must not be longer than max_open",
+		      c->file, c->guard.defaults.line);
+#undef FAULT_OF_TWO
 #undef FAULT
 	return err;
 }
@@ -598,11 +702,56 @@ bool config_needs_restart(const struct config *a, const struct config *b, const 
 	return false;
 }
 
-static void doc_row(FILE *f, const char *prefix, const struct config_field *d)
+void config_keep(struct config *fresh, const struct config *running)
 {
-	fprintf(f, "| `%s%s` | `%s` | %s | %s%s%s |\n", prefix, d->path,
-		*d->initial ? d->initial : "\"\"", d->reload ? "SIGHUP" : "restart", d->doc,
-		d->choices ? " One of: " : "", d->choices ? d->choices : "");
+	for (unsigned int i = 0; i < config_fields_count; i++) {
+		const struct config_field *f = &config_fields[i];
+
+		if (f->reload)
+			continue;
+		memcpy((char *)fresh + f->offset, (const char *)running + f->offset, f->size);
+		fresh->origins[i] = running->origins[i];
+	}
+}
+
+/* What the field takes: "a b c", "0.1s to 60s", "true or false". */
+static void doc_range(const struct config_field *d, char *buf, size_t size)
+{
+	switch (d->type) {
+	case FIELD_STRING:
+		snprintf(buf, size, "%s", d->choices ? d->choices : "text");
+		break;
+	case FIELD_BOOL:
+		snprintf(buf, size, "true or false");
+		break;
+	case FIELD_U32:
+		snprintf(buf, size, "%.0f to %.0f", d->min, d->max);
+		break;
+	case FIELD_RATIO:
+		snprintf(buf, size, "%g to %.0f", d->min, d->max);
+		break;
+	case FIELD_DURATION:
+		snprintf(buf, size, "%gs to %.0fs", d->min, d->max);
+		break;
+	case FIELD_SIZE:
+		snprintf(buf, size, "%.0f to %.0f bytes", d->min, d->max);
+		break;
+	case FIELD_MODE:
+		snprintf(buf, size, "%s", d->choices);
+		break;
+	case FIELD_FAILURES:
+		snprintf(buf, size, "list of: %s", d->choices);
+		break;
+	}
+}
+
+static void doc_row(FILE *f, const struct config_field *d)
+{
+	char range[128];
+
+	doc_range(d, range, sizeof(range));
+	fprintf(f, "| `%s` | `%s` | %s | %s | %s |\n", d->path, *d->initial ? d->initial : "\"\"",
+		range, d->reload ? "SIGHUP" : "restart", d->doc);
 }
 
 int config_write_docs(FILE *f)
@@ -613,15 +762,25 @@ int config_write_docs(FILE *f)
 	    "Made from the table in `user/core/config_fields.c` by `kilterd --config-docs`.\n\n"
 	    "YAML, by default `/etc/kilter/kilter.yaml`; every key has a default and the file is\n"
 	    "optional. A key is also a variable: `log.level` is `KILTER_LOG_LEVEL`. Flags win over\n"
-	    "variables, variables over the file. Durations are `250ms`, `10s`, `5m`, `1h`; sizes\n"
-	    "`64KiB`, `100MiB`. \"SIGHUP\" in the third column: a reload applies it.\n\n"
-	    "| key | default | changed by | meaning |\n|---|---|---|---|\n");
+	    "variables, variables over the file; `kilter config show` says where each value is from.\n"
+	    "Durations are `250ms`, `10s`, `5m`, `1h`; sizes `64KiB`, `100MiB`. A file is at most 1 "
+	    "MiB; it has\none document, no anchors, aliases or tags, and no key twice.\n\n"
+	    "A fault is reported as `file:line:column: what, and what would be right`, all of them in "
+	    "one\nrun; `kilterd --check-config --config FILE` only looks. In the fourth column, "
+	    "\"SIGHUP\": a reload\napplies it; \"restart\": the running value stays until then, and "
+	    "the log names the key. A file with\na fault changes nothing.\n\n"
+	    "| key | default | values | changed by | meaning |\n|---|---|---|---|---|\n");
 	for (unsigned int i = 0; i < config_fields_count; i++)
-		doc_row(f, "", &config_fields[i]);
-	fprintf(f,
-		"\n## Policies\n\nEach entry of `guard.policies`, and `guard.defaults` for what no "
-		"policy matches.\n\n| key | default | changed by | meaning |\n|---|---|---|---|\n");
+		doc_row(f, &config_fields[i]);
+	fprintf(
+	    f,
+	    "\n## Policies\n\nEach entry of `guard.policies` (at most %d), and `guard.defaults` "
+	    "for what no policy matches;\n`guard.defaults` has no `name`, `workload` and "
+	    "`destination`, and stands before `guard.policies`,\nwhich inherit from it. The "
+	    "most specific policy counts; [guard.md](guard.md) says which that is, and what each\nnumber "
+	    "does.\n\n| key | default | values | changed by | meaning |\n|---|---|---|---|---|\n",
+	    CONFIG_POLICIES_MAX);
 	for (unsigned int i = 0; i < config_policy_fields_count; i++)
-		doc_row(f, "", &config_policy_fields[i]);
+		doc_row(f, &config_policy_fields[i]);
 	return ferror(f) ? -EIO : 0;
 }

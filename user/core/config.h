@@ -38,7 +38,7 @@ struct config_policy {
 	double jitter;		       /* 0..1 of the open time, added; default 0.5 */
 	uint32_t half_open_permits;    /* default 3 */
 	uint32_t half_open_successes;  /* default 3 */
-	uint64_t half_open_timeout_ns; /* default 10 s: then open again */
+	uint64_t half_open_timeout_ns; /* from the first trial on; default 10 s: open again */
 	uint32_t failures;	       /* KILTER_FAIL_ON_*; default all */
 	unsigned int line;	       /* where in the file */
 };
@@ -86,7 +86,7 @@ struct config {
 		double latency_factor;	      /* p95 of 1 min against p95 of 1 h; 3.0; 0 off */
 		double connect_failure_ratio; /* 0.1 degraded, 0.5 unhealthy */
 		double connect_failure_unhealthy;
-		double retransmit_ratio; /* retransmits per connection-second... 0.05 of segments */
+		double retransmit_rate;	   /* segments per connection and minute; 1; 0 off */
 		double accept_queue_ratio; /* 0.9 */
 		uint32_t enter, leave;	   /* evaluations in a row; 2 and 3 */
 		uint64_t dwell_ns;	   /* least stay in a worse state; 10 s */
@@ -106,7 +106,7 @@ struct config {
 	struct {
 		char token_file[CONFIG_PATH_LEN]; /* reserved: TCP is read-only without it */
 		uint32_t max_connections;	  /* 64 */
-		uint32_t max_connections_per_ip;  /* 16 */
+		uint32_t max_connections_per_ip;  /* 32 */
 		uint64_t request_timeout_ns;	  /* 10 s for a whole request */
 	} api;
 
@@ -136,7 +136,8 @@ int config_set(struct config *c, const char *path, const char *value, int origin
 int config_env(struct config *c, config_fault_fn fault, void *ctx);
 /* The reference page, from the table. */
 int config_write_docs(FILE *f);
-/* Checks that concern several fields (window < period, ...). 0 or -EINVAL, reported. */
+/* Checks that concern several fields (window < period, ...). 0 or -EINVAL, reported with the line
+ * of the file that set one of them. */
 int config_check(const struct config *c, config_fault_fn fault, void *ctx);
 /* Calls fn for every field: dotted path, value as text, origin ("default", "file:line", ...). */
 typedef void (*config_walk_fn)(void *ctx, const char *path, const char *value, const char *origin,
@@ -144,6 +145,11 @@ typedef void (*config_walk_fn)(void *ctx, const char *path, const char *value, c
 void config_walk(const struct config *c, config_walk_fn fn, void *ctx);
 /* True when going from a to b needs a restart; names the first such field. */
 bool config_needs_restart(const struct config *a, const struct config *b, const char **ret_path);
+/* Puts the running value of every field that only a restart changes back into fresh. */
+void config_keep(struct config *fresh, const struct config *running);
+/* "ADDR:PORT" or "[V6]:PORT", numeric or localhost, and on loopback: the HTTP server has no
+ * authentication over TCP. "" is no TCP at all. 0, or -EINVAL. */
+int config_check_listen(const char *s);
 
 /* "250ms" ... -> ns; "64KiB" ... -> bytes. -EINVAL, -ERANGE. */
 int config_parse_duration(const char *s, uint64_t *ret_ns);

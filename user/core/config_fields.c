@@ -19,7 +19,8 @@
 
 const struct config_field config_fields[] = {
     {"listen", FIELD_STRING, AT(listen), 0, 0, NULL, "127.0.0.1:9470", false,
-     "Address and port of the HTTP server; without a token file it must be loopback."},
+     "ADDR:PORT or [V6]:PORT of the HTTP server, on loopback: TCP asks nobody who they are. "
+     "Empty: the Unix socket alone."},
     {"socket", FIELD_STRING, AT(socket), 0, 0, NULL, "/run/kilter/kilter.sock", false,
      "Unix socket of the same server, mode 0660; the peer's uid decides what it may do."},
     {"socket_group", FIELD_STRING, AT(socket_group), 0, 0, NULL, "", false,
@@ -90,8 +91,8 @@ const struct config_field config_fields[] = {
      "0.1", true, "Share of failed connects in 1 min that degrades."},
     {"health.connect_failure_unhealthy", FIELD_RATIO, AT(health.connect_failure_unhealthy), 0, 1,
      NULL, "0.5", true, "Share of failed connects in 10 s that is unhealthy."},
-    {"health.retransmit_rate", FIELD_RATIO, AT(health.retransmit_ratio), 0, 1000000, NULL, "1",
-     true, "Retransmitted segments per connection and minute that degrade."},
+    {"health.retransmit_rate", FIELD_RATIO, AT(health.retransmit_rate), 0, 1000000, NULL, "1", true,
+     "Retransmitted segments per connection and minute that degrade."},
     {"health.accept_queue_ratio", FIELD_RATIO, AT(health.accept_queue_ratio), 0, 1, NULL, "0.9",
      true, "Fill of an accept queue that degrades."},
     {"health.enter", FIELD_U32, AT(health.enter), 1, 1000, NULL, "2", true,
@@ -145,7 +146,7 @@ const struct config_field config_policy_fields[] = {
     {"half_open_successes", FIELD_U32, IN(half_open_successes), 1, 1000, NULL, "3", true,
      "Trials that must succeed, none failing, to close."},
     {"half_open_timeout", FIELD_DURATION, IN(half_open_timeout_ns), 0.1, 3600, NULL, "10s", true,
-     "Half-open for longer than this without a verdict: open again."},
+     "From the first trial on: without a verdict by then, open again."},
     {"failures", FIELD_FAILURES, IN(failures), 0, 0, "connect http_5xx no_answer",
      "connect http_5xx no_answer", true, "What counts as a failure."},
 };
@@ -278,6 +279,23 @@ int config_parse_destination(const char *s, struct config_destination *ret)
 	return 0;
 }
 
+int config_check_listen(const char *s)
+{
+	static const uint8_t loopback6[16] = {[15] = 1};
+	struct config_destination d;
+	uint16_t port;
+
+	if (!*s)
+		return 0;
+	if (!strncmp(s, "localhost:", 10))
+		return parse_port(s + 10, &port);
+	if (config_parse_destination(s, &d) || !d.port || strchr(s, '/'))
+		return -EINVAL;
+	if (d.family == KILTER_FAMILY_V4)
+		return d.addr[0] == 127 ? 0 : -EINVAL;
+	return d.family == KILTER_FAMILY_V6 && !memcmp(d.addr, loopback6, 16) ? 0 : -EINVAL;
+}
+
 static const char *const failure_names[] = {"connect", "http_5xx", "no_answer"};
 static const char *const mode_names[] = {"off", "observe", "enforce"};
 
@@ -352,6 +370,12 @@ int config_field_decode(const struct config_field *f, void *base, const char *va
 		}
 		if (!strcmp(f->path, "destination") && config_parse_destination(value, &dest)) {
 			snprintf(why, why_size, "%s", f->doc);
+			return -EINVAL;
+		}
+		if (!strcmp(f->path, "listen") && config_check_listen(value)) {
+			snprintf(why, why_size,
+				 "a loopback address and a port, such as \"%s\" or \"[::1]:9470\"",
+				 f->initial);
 			return -EINVAL;
 		}
 		snprintf(at, f->size, "%s", value);

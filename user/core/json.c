@@ -85,11 +85,14 @@ static void before_value(struct json *j)
 
 static void begin(struct json *j, const char *bracket)
 {
+	if (j->depth + 1 >= JSON_DEPTH_MAX) { /* comma has a bit per depth */
+		j->err = j->err ? j->err : -EINVAL;
+		return;
+	}
 	before_value(j);
 	put(j, bracket, 1);
-	if (++j->depth >= JSON_DEPTH_MAX && !j->err)
-		j->err = -EINVAL;
-	j->comma &= ~(1ull << (j->depth & 63));
+	j->depth++;
+	j->comma &= ~(1ull << j->depth);
 }
 
 static void end(struct json *j, const char *bracket)
@@ -119,9 +122,10 @@ void json_array_end(struct json *j)
 	end(j, "]");
 }
 
-/* Length of the well-formed UTF-8 sequence at s (RFC 3629 section 4), 0 when there is none. */
-static size_t utf8_length(const unsigned char *s, size_t n)
+size_t json_utf8_length(const char *text, size_t n)
 {
+	const unsigned char *s = (const unsigned char *)text;
+
 	if (s[0] < 0x80)
 		return 1;
 	if (s[0] >= 0xc2 && s[0] <= 0xdf)
@@ -150,7 +154,7 @@ static void put_string(struct json *j, const char *s, size_t n)
 	put(j, "\"", 1);
 	while (i < n) {
 		unsigned char c = (unsigned char)s[i];
-		size_t len = utf8_length((const unsigned char *)s + i, n - i);
+		size_t len = json_utf8_length(s + i, n - i);
 		char esc[6] = {'\\', 'u', '0', '0', hex[c >> 4], hex[c & 15]};
 
 		if (len && c >= 0x20 && c != '"' && c != '\\' && c != 0x7f) {

@@ -46,6 +46,9 @@ void json_kv_u64(struct json *j, const char *key, uint64_t v);
 void json_kv_i64(struct json *j, const char *key, int64_t v);
 void json_kv_double(struct json *j, const char *key, double v);
 void json_kv_bool(struct json *j, const char *key, bool v);
+/* Length of the well-formed UTF-8 sequence that n > 0 bytes begin with (RFC 3629 section 4); 0 when
+ * they do not. */
+size_t json_utf8_length(const char *text, size_t n);
 void json_newline(struct json *j); /* after a top-level value: ready for the next line */
 
 #endif

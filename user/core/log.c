@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "core/clock.h"
+#include "core/json.h"
 
 #define LOG_LINE_MAX 4096 /* one write(2): lines of two processes do not mix */
 
@@ -38,25 +39,41 @@ unsigned long long log_errors_total(void)
 	return errors;
 }
 
-/* Appends s to out, escaping what would end a line or a JSON string. */
-static size_t escape(char *out, size_t at, size_t size, const char *s)
+static size_t put_code(char *out, size_t at, unsigned int code)
 {
 	static const char hex[] = "0123456789abcdef";
 
-	for (; *s && at + 7 < size; s++) {
+	memcpy(out + at, "\\u00", 4);
+	out[at + 4] = hex[code >> 4];
+	out[at + 5] = hex[code & 15];
+	return at + 6;
+}
+
+/* Appends s to out, escaping what would end a line or a JSON string, or speak to a terminal:
+ * control characters, those of U+0080 to U+009F as well. Bytes that are not UTF-8 become U+FFFD. */
+static size_t escape(char *out, size_t at, size_t size, const char *s)
+{
+	size_t left = strlen(s), len;
+
+	for (; left && at + 7 < size; s += len, left -= len) {
 		unsigned char c = (unsigned char)*s;
 
-		if (c == '"' || c == '\\') {
+		len = json_utf8_length(s, left);
+		if (!len) {
+			len = 1;
+			memcpy(out + at, "\xef\xbf\xbd", 3);
+			at += 3;
+		} else if (c == '"' || c == '\\') {
 			if (line_format == LOG_JSON)
 				out[at++] = '\\';
 			out[at++] = (char)c;
 		} else if (c < 0x20 || c == 0x7f) {
-			memcpy(out + at, "\\u00", 4);
-			out[at + 4] = hex[c >> 4];
-			out[at + 5] = hex[c & 15];
-			at += 6;
+			at = put_code(out, at, c);
+		} else if (c == 0xc2 && (unsigned char)s[1] < 0xa0) {
+			at = put_code(out, at, (unsigned char)s[1]);
 		} else {
-			out[at++] = (char)c;
+			memcpy(out + at, s, len);
+			at += len;
 		}
 	}
 	return at;

@@ -44,7 +44,7 @@ bool rule_connects(const struct rule_input *in, struct health_reason *ret)
 bool rule_retransmits(const struct rule_input *in, struct health_reason *ret)
 {
 	const struct model_tcp *tcp = &in->tcp[MODEL_1M];
-	double threshold = in->config->health.retransmit_ratio, rate;
+	double threshold = in->config->health.retransmit_rate, rate;
 	uint64_t connections = in->open_connections + tcp->closed;
 
 	if (threshold <= 0 || tcp->retransmits < in->config->health.minimum_requests)

@@ -1,0 +1,752 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Each kind of fault in a configuration: named with its place and what would be right, and without
+ * any effect on what was there before. */
+#include <sys/stat.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <kilter/identity.h>
+
+#include "core/clock.h"
+#include "core/config.h"
+
+#include <cmocka.h>
+
+static struct config config, before;
+static char faults[8192];
+static unsigned int faults_count;
+
+static void note(void *ctx, const char *text)
+{
+	size_t n = strlen(faults);
+
+	assert_ptr_equal(ctx, &config);
+	assert_null(strchr(text, '\n'));
+	faults_count++;
+	snprintf(faults + n, sizeof(faults) - n, "%s\n", text);
+}
+
+static int setup(void **state)
+{
+	(void)state;
+	memset(&config, 0, sizeof(config));
+	config_defaults(&config);
+	faults[0] = '\0';
+	faults_count = 0;
+	return 0;
+}
+
+static int parse_n(const char *text, size_t n)
+{
+	faults[0] = '\0';
+	faults_count = 0;
+	before = config;
+	return config_parse(&config, text, n, "k.yaml", note, &config);
+}
+
+static int parse(const char *text)
+{
+	return parse_n(text, strlen(text));
+}
+
+static void expect_good(const char *text)
+{
+	int err = parse(text);
+
+	if (err)
+		fail_msg("%s\n-> %d %s", text, err, faults);
+	assert_int_equal(faults_count, 0);
+}
+
+/* Exactly one fault, that says what; and nothing changed. */
+static void expect_fault(const char *text, const char *what)
+{
+	int err = parse(text);
+
+	if (err != -EINVAL || faults_count != 1 || !strstr(faults, what))
+		fail_msg("%s\n-> %d, %u faults:\n%snot: %s", text, err, faults_count, faults, what);
+	assert_memory_equal(&config, &before, sizeof(config));
+}
+
+static void the_defaults_are_good(void **state)
+{
+	(void)state;
+	assert_int_equal(config_check(&config, note, &config), 0);
+	assert_int_equal(faults_count, 0);
+	assert_string_equal(config.listen, "127.0.0.1:9470");
+	assert_true(config.tick_ns == NS_PER_SEC);
+	assert_true(config.audit.max_bytes == 100ull << 20);
+	assert_int_equal(config.guard.defaults.mode, KILTER_GUARD_OBSERVE);
+	assert_int_equal(config.guard.mode, KILTER_GUARD_ENFORCE);
+	assert_int_equal(config.guard.defaults.failures, KILTER_FAIL_ON_CONNECT |
+							     KILTER_FAIL_ON_HTTP_5XX |
+							     KILTER_FAIL_ON_NO_ANSWER);
+}
+
+static void an_empty_file_changes_nothing(void **state)
+{
+	static const char *const rows[] = {"",
+					   "\n\n",
+					   "# a comment alone\n",
+					   "---\n",
+					   "---\n...\n",
+					   "log:\n",
+					   "guard:\n  policies:\n  defaults:\n",
+					   "{}"};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		setup(NULL);
+		expect_good(rows[i]);
+		memset(config.file, 0, sizeof(config.file)); /* its name is all that is new */
+		assert_memory_equal(&config, &before, sizeof(config));
+	}
+}
+
+static void every_type_is_read(void **state)
+{
+	(void)state;
+	expect_good("listen: '[::1]:80'\n"
+		    "tick: 500ms\n"
+		    "log: {level: debug, format: json}\n"
+		    "limits:\n  series: 1000\n"
+		    "syscalls:\n  enabled: false\n"
+		    "audit:\n  max_size: 64KiB\n  max_age: 2h\n"
+		    "health:\n  latency_factor: 2.5\n"
+		    "guard:\n"
+		    "  mode: off\n"
+		    "  defaults:\n    failures: [connect, no_answer]\n    base_open: 1m\n"
+		    "  policies:\n"
+		    "    - name: a\n      destination: 10.0.0.0/8\n      mode: enforce\n"
+		    "    - destination: ':80'\n      failures: http_5xx\n      base_open: 7s\n");
+	assert_string_equal(config.listen, "[::1]:80");
+	assert_true(config.tick_ns == 500 * NS_PER_MS);
+	assert_string_equal(config.log.format, "json");
+	assert_int_equal(config.limits.series, 1000);
+	assert_false(config.syscalls.enabled);
+	assert_true(config.audit.max_bytes == 65536);
+	assert_true(config.audit.max_age_ns == 7200 * NS_PER_SEC);
+	assert_true(config.health.latency_factor == 2.5);
+	assert_int_equal(config.guard.mode, KILTER_GUARD_OFF);
+	assert_int_equal(config.guard.policies_count, 2);
+	assert_string_equal(config.guard.policies[0].name, "a");
+	assert_int_equal(config.guard.policies[0].mode, KILTER_GUARD_ENFORCE);
+	/* inherited from the defaults */
+	assert_true(config.guard.policies[0].base_open_ns == 60 * NS_PER_SEC);
+	assert_int_equal(config.guard.policies[0].failures,
+			 KILTER_FAIL_ON_CONNECT | KILTER_FAIL_ON_NO_ANSWER);
+	assert_int_equal(config.guard.policies[0].line, 19);
+	assert_string_equal(config.guard.policies[1].name, "policy-2");
+	assert_int_equal(config.guard.policies[1].mode, KILTER_GUARD_OBSERVE);
+	assert_int_equal(config.guard.policies[1].failures, KILTER_FAIL_ON_HTTP_5XX);
+	assert_true(config.guard.policies[1].base_open_ns == 7 * NS_PER_SEC);
+}
+
+static void a_second_file_replaces_the_policies(void **state)
+{
+	(void)state;
+	expect_good("guard: {policies: [{name: a}, {name: b}]}");
+	expect_good("guard: {policies: [{name: c}]}");
+	assert_int_equal(config.guard.policies_count, 1);
+	assert_string_equal(config.guard.policies[0].name, "c");
+}
+
+static void broken_syntax_is_named_with_its_line_and_column(void **state)
+{
+	static const struct {
+		const char *text, *what;
+	} rows[] = {
+	    {"log: {level: info\n", "k.yaml:2:1: "},
+	    {"log:\n\tlevel: info\n", "k.yaml:2:1: "},
+	    {"tick: '1s': x\n", "k.yaml:1:11: "},
+	    {"log: 'info\n", "k.yaml:2:1: "},
+	    {"log:\n  level: \"\\q\"\n", "k.yaml:2:11: "},
+	    {"tick: 1s\n]\n", "k.yaml:2:1: "},
+	    {"\xff\xfe\xff", "k.yaml:1:1: "},
+	    {"tick: \x01\n", "k.yaml:1:"},
+	    {"tick: &a 1s\n", "k.yaml:1:7: anchors, aliases and tags are not used"},
+	    {"tick: *a\n", "k.yaml:1:7: anchors, aliases and tags"},
+	    {"tick: !!str 1s\n", "k.yaml:1:7: anchors, aliases and tags"},
+	    {"- tick\n", "k.yaml:1:1: a mapping of keys to values is expected here"},
+	    {"tick\n", "k.yaml:1:1: a mapping of keys to values"},
+	    {"tick: 1s\n---\ntick: 2s\n", "k.yaml:2:1: a second document"},
+	    {"[a, b]: c\n", "k.yaml:1:1: a key must be a plain name"},
+	    {"? {a: b}\n: c\n", "k.yaml:1:3: a key must be a plain name"},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+		expect_fault(rows[i].text, rows[i].what);
+}
+
+static void unknown_keys_are_named_and_the_nearest_is_proposed(void **state)
+{
+	static const struct {
+		const char *text, *what;
+	} rows[] = {
+	    {"lisen: x\n", "k.yaml:1:1: unknown key 'lisen', did you mean 'listen'?"},
+	    {"\nlog:\n  levle: info\n",
+	     "k.yaml:3:3: unknown key 'log.levle', did you mean 'log.level'?"},
+	    {"nothing_like_it: {a: [b, {c: d}]}\n",
+	     "k.yaml:1:1: unknown key 'nothing_like_it'; `kilter config show`"},
+	    {"guard:\n  policies:\n    - mod: enforce\n",
+	     "k.yaml:3:7: unknown key 'mod', did you mean 'mode'?"},
+	    {"guard:\n  defaults:\n    name: x\n", "k.yaml:3:5: unknown key 'name'"},
+	    {"tick:\n  tock: 1\n", "k.yaml:2:3: tick: a single value is expected here"},
+	    {"\"listen\\0x\": y\n", "k.yaml:1:1: unknown key ''"},
+	    {"log: {\"level\\0\": info}\n", "k.yaml:1:7: unknown key 'log.'"},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+		expect_fault(rows[i].text, rows[i].what);
+}
+
+static void a_value_of_another_type_is_told_what_would_be_right(void **state)
+{
+	static const struct {
+		const char *text, *what;
+	} rows[] = {
+	    {"tick: fast\n",
+	     "k.yaml:1:7: tick: 'fast' is not a duration from 0.1s to 60s, such as"},
+	    {"tick: 10\n", "tick: '10' is not a duration"},
+	    {"tick: 1 s\n", "tick: '1 s' is not a duration"},
+	    {"tick: -1s\n", "tick: '-1s' is not a duration"},
+	    {"tick: nans\n", "is not a duration"},
+	    {"tick: [1s]\n", "k.yaml:1:7: tick: a single value is expected here, not a list"},
+	    {"tick: {a: 1s}\n", "tick: a single value is expected here, not a mapping"},
+	    {"tick:\n", "tick: '' is not a duration"},
+	    {"audit:\n  max_size: big\n",
+	     "k.yaml:2:13: audit.max_size: 'big' is not a size from 4096 to"},
+	    {"audit: {max_size: 1mb}\n", "is not a size"},
+	    {"audit: {compress: yes}\n", "audit.compress: 'yes' is not true or false"},
+	    {"audit: {keep: 1.5}\n", "audit.keep: '1.5' is not a whole number from 1 to 10000"},
+	    {"audit: {keep: 0x10}\n", "audit.keep: '0x10' is not a whole number"},
+	    {"audit: {keep: -3}\n", "audit.keep: '-3' is not a whole number"},
+	    {"health: {error_ratio_degraded: 5%}\n", "'5%' is not a number from 0 to 1"},
+	    {"health: {error_ratio_degraded: .inf}\n", "is not a number from 0 to 1"},
+	    {"health: {error_ratio_degraded: inf}\n", "is not a number from 0 to 1"},
+	    {"health: {error_ratio_degraded: nan}\n", "is not a number from 0 to 1"},
+	    {"log: {level: loud}\n", "log.level: 'loud' is not one of: debug info warn error"},
+	    {"log: {level: inf}\n", "'inf' is not one of: debug info warn error"},
+	    {"log: info\n", "k.yaml:1:6: log: a mapping is expected here"},
+	    {"log: [level]\n", "log: a mapping is expected here"},
+	    {"guard: {mode: on}\n", "guard.mode: 'on' is not one of: off observe enforce"},
+	    {"guard: {policies: {a: b}}\n", "guard.policies: a list of policies is expected here"},
+	    {"guard: {policies: x}\n", "guard.policies: a list of policies is expected here"},
+	    {"guard: {policies: [x]}\n", "k.yaml:1:20: guard.policies: each entry is a mapping"},
+	    {"guard: {defaults: 5}\n", "guard.defaults: a mapping is expected here"},
+	    {"guard: {defaults: [5]}\n", "guard.defaults: a mapping is expected here"},
+	    {"guard: {policies: [{failures: [x]}]}\n",
+	     "failures: 'x' is not a list of: connect http_5xx no_answer"},
+	    {"guard: {policies: [{failures: []}]}\n", "failures: '' is not a list of"},
+	    {"guard: {policies: [{destination: here}]}\n",
+	     "destination: 'here' is not ADDR:PORT, [V6]:PORT, ADDR, CIDR, CIDR:PORT, :PORT or *"},
+	    {"socket: \"a\\0b\"\n", "k.yaml:1:9: socket: a NUL character has no place in a value"},
+	    {"listen: 9470\n", "listen: '9470' is not a loopback address and a port"},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+		expect_fault(rows[i].text, rows[i].what);
+}
+
+static void a_value_out_of_range_is_told_the_range(void **state)
+{
+	static const struct {
+		const char *text, *what;
+	} rows[] = {
+	    {"tick: 99ms\n", "tick: '99ms' is not a duration from 0.1s to 60s, such as \"1s\""},
+	    {"tick: 61s\n", "tick: '61s' is not a duration from 0.1s to 60s"},
+	    {"tick: 99999999999999999999999d\n", "is not a duration from 0.1s to 60s"},
+	    {"limits: {series: 63}\n",
+	     "limits.series: '63' is not a whole number from 64 to 1048576"},
+	    {"limits: {series: 1048577}\n", "is not a whole number from 64 to 1048576"},
+	    {"limits: {series: 4294967360}\n", "is not a whole number from 64 to 1048576"},
+	    {"limits: {series: 18446744073709551680}\n", "is not a whole number"},
+	    {"audit: {max_size: 4095}\n", "is not a size from 4096 to 1000000000000 bytes"},
+	    {"audit: {max_size: 1e300GiB}\n", "is not a size"},
+	    {"health: {error_ratio_degraded: 1.01}\n", "'1.01' is not a number from 0 to 1"},
+	    {"health: {error_ratio_degraded: -0.1}\n", "is not a number from 0 to 1"},
+	    {"guard: {lease: 61s}\n", "guard.lease: '61s' is not a duration from 1s to 60s"},
+	};
+	static const char *const good[] = {"tick: 100ms\n",
+					   "tick: 5s\n",
+					   "limits: {series: 64}\n",
+					   "limits: {series: 1048576}\n",
+					   "audit: {max_size: 4096}\n",
+					   "health: {error_ratio_degraded: 0}\n"};
+	char text[CONFIG_PATH_LEN + 64];
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+		expect_fault(rows[i].text, rows[i].what);
+	for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
+		setup(NULL);
+		expect_good(good[i]);
+	}
+	snprintf(text, sizeof(text), "socket: /%0*d\n", CONFIG_PATH_LEN - 1, 0);
+	expect_fault(text, "k.yaml:1:9: socket: longer than 255 characters");
+	snprintf(text, sizeof(text), "front_user: %0*d\n", CONFIG_NAME_LEN, 0);
+	expect_fault(text, "is not at most 63 characters");
+}
+
+static void a_key_that_is_there_twice_is_refused(void **state)
+{
+	static const struct {
+		const char *text, *what;
+	} rows[] = {
+	    {"tick: 1s\ntick: 1s\n", "k.yaml:2:1: key 'tick' is there twice"},
+	    {"log: {level: info, level: warn}\n", "key 'log.level' is there twice"},
+	    {"log: {level: info}\nlog: {format: json}\n", "k.yaml:2:1: key 'log' is there twice"},
+	    {"log:\nlog: {format: json}\n", "k.yaml:2:1: key 'log' is there twice"},
+	    {"log: {level: info}\nlog.level: warn\n", "key 'log.level' is there twice"},
+	    {"guard:\n  policies: [{name: a}]\n  policies: [{name: b}]\n",
+	     "k.yaml:3:3: key 'guard.policies' is there twice"},
+	    {"guard:\n  defaults: {jitter: 0}\n  defaults: {jitter: 1}\n",
+	     "k.yaml:3:3: key 'guard.defaults' is there twice"},
+	    {"guard: {policies: [{mode: off, mode: observe}]}\n", "key 'mode' is there twice"},
+	    {"guard:\n  policies:\n    - name: a\n    - name: a\n",
+	     "k.yaml:4: policy 'a' is there twice; the other is in line 3"},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+		expect_fault(rows[i].text, rows[i].what);
+}
+
+static void values_that_contradict_each_other_are_named_with_a_line(void **state)
+{
+	static const struct {
+		const char *text, *what;
+	} rows[] = {
+	    {"syscalls:\n  window: 5s\n",
+	     "k.yaml:2: syscalls.window must not be longer than syscalls.period"},
+	    {"syscalls:\n  window: 2s\n  period: 1s\n", "k.yaml:3: syscalls.window must not"},
+	    {"health:\n  error_ratio_degraded: 0.5\n",
+	     "k.yaml:2: health.error_ratio_degraded must not be above"},
+	    {"\nhealth:\n  connect_failure_ratio: 0.6\n",
+	     "k.yaml:3: health.connect_failure_ratio must not be above"},
+	    {"tick: 6s\n", "k.yaml:1: guard.lease must be at least two ticks"},
+	    {"guard:\n  policies:\n    - name: a\n      base_open: 1h\n",
+	     "k.yaml:3: policy 'a': base_open must not be longer than max_open"},
+	    {"guard:\n  defaults:\n    base_open: 1h\n",
+	     "k.yaml:3: guard.defaults: base_open must not be longer than max_open"},
+	    {"guard:\n  policies: [{name: a}]\n  defaults: {jitter: 0}\n",
+	     "k.yaml:3:3: guard.defaults must stand before guard.policies"},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+		expect_fault(rows[i].text, rows[i].what);
+	/* 0 switches a rule off: it is no upper bound then. */
+	expect_good("health:\n  error_ratio_unhealthy: 0\n  connect_failure_unhealthy: 0\n");
+}
+
+static void all_faults_are_reported_in_one_run(void **state)
+{
+	(void)state;
+	assert_int_equal(
+	    parse("tick: no\nlisen: x\nlog:\n  level: loud\naudit: {keep: 0, file: [a]}\n"
+		  "tick: 2s\nguard:\n  policies:\n    - mode: maybe\n      x: y\n"),
+	    -EINVAL);
+	assert_int_equal(faults_count, 8);
+	for (int line = 1; line <= 10; line++) {
+		char at[32];
+
+		snprintf(at, sizeof(at), "k.yaml:%d:", line);
+		if (line == 3 || line == 7 || line == 8)
+			assert_null(strstr(faults, at));
+		else
+			assert_non_null(strstr(faults, at));
+	}
+	assert_memory_equal(&config, &before, sizeof(config));
+}
+
+static void a_fault_never_carries_control_characters_out(void **state)
+{
+	(void)state;
+	assert_int_equal(parse("\"\\x1b[31m\\n\": 1\nlog: {level: \"a\\nb\\e\"}\n"), -EINVAL);
+	for (const char *s = faults; *s; s++)
+		assert_true((unsigned char)*s >= 0x20 || *s == '\n');
+	assert_int_equal(faults_count, 2);
+}
+
+static void policies_have_a_maximum(void **state)
+{
+	size_t size = 64 + (CONFIG_POLICIES_MAX + 1) * 24;
+	char *text = malloc(size);
+	size_t n;
+
+	(void)state;
+	assert_non_null(text);
+	n = (size_t)snprintf(text, size, "guard:\n  policies:\n");
+	for (int i = 0; i < CONFIG_POLICIES_MAX; i++)
+		n += (size_t)snprintf(text + n, size - n, "  - name: p%d\n", i);
+	expect_good(text);
+	assert_int_equal(config.guard.policies_count, CONFIG_POLICIES_MAX);
+	snprintf(text + n, size - n, "  - name: more\n");
+	expect_fault(text, "k.yaml:259:5: more than 256 policies");
+	free(text);
+}
+
+static void deep_nesting_is_refused(void **state)
+{
+	static char text[400000];
+
+	(void)state;
+	memset(text, '[', 100000);
+	memset(text + 100000, ']', 100000);
+	assert_int_equal(parse_n(text, 200000), -EINVAL);
+	snprintf(text, sizeof(text), "a: ");
+	memset(text + 3, '{', 1000);
+	assert_int_equal(parse_n(text, 1003), -EINVAL);
+	assert_memory_equal(&config, &before, sizeof(config));
+}
+
+/* Files. */
+
+static char dir[64], path[128];
+
+static int file_setup(void **state)
+{
+	setup(state);
+	snprintf(dir, sizeof(dir), "/tmp/kilter-config-XXXXXX");
+	if (!mkdtemp(dir))
+		return -1;
+	snprintf(path, sizeof(path), "%s/kilter.yaml", dir);
+	return 0;
+}
+
+static int file_teardown(void **state)
+{
+	(void)state;
+	unlink(path);
+	return rmdir(dir);
+}
+
+static void write_file(const char *text, size_t n)
+{
+	FILE *f = fopen(path, "we");
+
+	assert_non_null(f);
+	assert_int_equal(fwrite(text, 1, n, f), n);
+	assert_int_equal(fclose(f), 0);
+}
+
+static void a_file_is_read_and_remembered(void **state)
+{
+	(void)state;
+	write_file("tick: 2s\n", 9);
+	assert_int_equal(config_load(&config, path, note, &config), 0);
+	assert_true(config.tick_ns == 2 * NS_PER_SEC);
+	assert_string_equal(config.file, path);
+}
+
+static void a_file_that_cannot_be_read_is_named_with_the_reason(void **state)
+{
+	char want[256];
+
+	(void)state;
+	before = config;
+	assert_int_equal(config_load(&config, path, note, &config), -ENOENT);
+	snprintf(want, sizeof(want), "%s: No such file or directory\n", path);
+	assert_string_equal(faults, want);
+	faults[0] = '\0';
+	assert_int_equal(config_load(&config, dir, note, &config), -EISDIR);
+	snprintf(want, sizeof(want), "%s: Is a directory\n", dir);
+	assert_string_equal(faults, want);
+	assert_memory_equal(&config, &before, sizeof(config));
+}
+
+static void a_file_beyond_a_mebibyte_is_refused(void **state)
+{
+	size_t n = 1 << 20;
+	char *text = malloc(n + 1);
+
+	(void)state;
+	assert_non_null(text);
+	memset(text, '#', n + 1);
+	write_file(text, n);
+	assert_int_equal(config_load(&config, path, note, &config), 0);
+	before = config;
+	write_file(text, n + 1);
+	assert_int_equal(config_load(&config, path, note, &config), -EINVAL);
+	assert_non_null(strstr(faults, path));
+	assert_non_null(strstr(faults, "larger than 1 MiB"));
+	assert_memory_equal(&config, &before, sizeof(config));
+	free(text);
+}
+
+/* Flags and variables. */
+
+static void flags_and_variables_set_fields_and_name_themselves_in_faults(void **state)
+{
+	(void)state;
+	assert_int_equal(
+	    config_set(&config, "tick", "2s", CONFIG_ORIGIN_FLAG, "--tick", note, &config), 0);
+	assert_true(config.tick_ns == 2 * NS_PER_SEC);
+	before = config;
+	assert_int_equal(
+	    config_set(&config, "tick", "soon", CONFIG_ORIGIN_FLAG, "--tick", note, &config),
+	    -EINVAL);
+	assert_non_null(strstr(faults, "--tick: 'soon' is not a duration from 0.1s to 60s"));
+	assert_int_equal(
+	    config_set(&config, "tock", "1s", CONFIG_ORIGIN_FLAG, "--tock", note, &config),
+	    -EINVAL);
+	assert_memory_equal(&config, &before, sizeof(config));
+
+	assert_int_equal(setenv("KILTER_LOG_LEVEL", "warn", 1), 0);
+	assert_int_equal(setenv("KILTER_LIMITS_ROUTES_PER_WORKLOAD", "many", 1), 0);
+	faults[0] = '\0';
+	assert_int_equal(config_env(&config, note, &config), -EINVAL);
+	assert_non_null(strstr(faults, "KILTER_LIMITS_ROUTES_PER_WORKLOAD: 'many' is not a whole "
+				       "number from 1 to 8192"));
+	assert_string_equal(config.log.level, "warn");
+	assert_int_equal(unsetenv("KILTER_LOG_LEVEL"), 0);
+	assert_int_equal(unsetenv("KILTER_LIMITS_ROUTES_PER_WORKLOAD"), 0);
+}
+
+struct wanted {
+	const char *path;
+	char value[512], origin[300];
+};
+
+static void on_row(void *ctx, const char *field, const char *value, const char *origin,
+		   const char *doc)
+{
+	struct wanted *w = ctx;
+
+	assert_true(strlen(doc) > 5);
+	if (strcmp(field, w->path))
+		return;
+	snprintf(w->value, sizeof(w->value), "%s", value);
+	snprintf(w->origin, sizeof(w->origin), "%s", origin);
+}
+
+static void a_walk_tells_each_value_and_where_it_came_from(void **state)
+{
+	static const struct {
+		const char *path, *value, *origin;
+	} rows[] = {
+	    {"listen", "127.0.0.1:9470", "default"},
+	    {"tick", "500ms", "k.yaml:1"},
+	    {"audit.max_age", "120m", "k.yaml:4"},
+	    {"audit.keep", "3", "flag"},
+	    {"guard.mode", "observe", "environment"},
+	    {"guard.defaults.mode", "observe", "default"},
+	    {"guard.policies[0].destination", ":80", "k.yaml:7"},
+	    {"guard.policies[0].failures", "connect http_5xx no_answer", "k.yaml:7"},
+	};
+
+	(void)state;
+	expect_good("tick: 500ms\n\naudit:\n  max_age: 2h\nguard:\n  policies:\n"
+		    "    - destination: ':80'\n");
+	assert_int_equal(
+	    config_set(&config, "audit.keep", "3", CONFIG_ORIGIN_FLAG, "--keep", note, &config), 0);
+	assert_int_equal(
+	    config_set(&config, "guard.mode", "observe", CONFIG_ORIGIN_ENV, "K", note, &config), 0);
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		struct wanted w = {.path = rows[i].path};
+
+		config_walk(&config, on_row, &w);
+		assert_string_equal(w.value, rows[i].value);
+		assert_string_equal(w.origin, rows[i].origin);
+	}
+}
+
+/* What a walk shows can be written into a file again and means the same. */
+static void set_again(void *ctx, const char *field, const char *value, const char *origin,
+		      const char *doc)
+{
+	(void)origin;
+	(void)doc;
+	if (strncmp(field, "guard.defaults", 14) && strncmp(field, "guard.policies", 14))
+		assert_int_equal(config_set(ctx, field, value, 0, field, note, &config), 0);
+}
+
+static void shown_values_read_back(void **state)
+{
+	static struct config copy;
+	const char *changed = NULL;
+
+	(void)state;
+	expect_good("tick: 333ms\naudit: {max_size: 123457, max_age: 90s}\n"
+		    "health: {latency_factor: 1.25, latency_p95: 1ms}\n");
+	config_defaults(&copy);
+	config_walk(&config, set_again, &copy);
+	assert_false(config_needs_restart(&config, &copy, &changed));
+	assert_true(copy.tick_ns == config.tick_ns);
+	assert_true(copy.audit.max_bytes == 123457 && copy.audit.max_age_ns == 90 * NS_PER_SEC);
+	assert_true(copy.health.latency_factor == 1.25);
+	assert_true(copy.health.latency_p95_ns == NS_PER_MS);
+}
+
+static void a_reload_keeps_what_only_a_restart_changes(void **state)
+{
+	static struct config fresh;
+	const char *field = NULL;
+
+	(void)state;
+	config_defaults(&fresh);
+	fresh.audit.keep = 3; /* SIGHUP */
+	assert_false(config_needs_restart(&config, &fresh, &field));
+	fresh.limits.series = 99; /* restart */
+	assert_true(config_needs_restart(&config, &fresh, &field));
+	assert_string_equal(field, "limits.series");
+	config_keep(&fresh, &config);
+	assert_int_equal(fresh.limits.series, config.limits.series);
+	assert_int_equal(fresh.audit.keep, 3);
+	assert_false(config_needs_restart(&config, &fresh, &field));
+}
+
+/* Values. */
+
+static void durations_and_sizes_have_units(void **state)
+{
+	static const struct {
+		const char *text;
+		uint64_t want;
+	} durations[] = {{"1ns", 1},
+			 {"1.5us", 1500},
+			 {"250ms", 250000000},
+			 {"0s", 0},
+			 {".5s", 500000000},
+			 {"1m", 60000000000},
+			 {"1h", 3600000000000},
+			 {"1d", 86400000000000}},
+	  sizes[] = {{"4096", 4096}, {"1B", 1},		{"1KiB", 1024},	  {"1.5KiB", 1536},
+		     {"1kB", 1000},  {"2MiB", 2097152}, {"1MB", 1000000}, {"1GiB", 1073741824}};
+	static const char *const bad[] = {"",	 "s",	"1",   "1x", "-1s", "+1s",
+					  " 1s", "1s ", "1 s", "1S", "nan", "infs"};
+	uint64_t v;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(durations) / sizeof(durations[0]); i++) {
+		assert_int_equal(config_parse_duration(durations[i].text, &v), 0);
+		assert_true(v == durations[i].want);
+	}
+	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+		assert_int_equal(config_parse_size(sizes[i].text, &v), 0);
+		assert_true(v == sizes[i].want);
+	}
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+		assert_int_equal(config_parse_duration(bad[i], &v), -EINVAL);
+	assert_int_equal(config_parse_duration("1000000d", &v), -ERANGE);
+	assert_int_equal(config_parse_size("1mb", &v), -EINVAL);
+	assert_int_equal(config_parse_size("", &v), -EINVAL);
+	assert_int_equal(config_parse_size("9999999999GiB", &v), -ERANGE);
+}
+
+static void destinations_are_read_in_every_form(void **state)
+{
+	static const struct {
+		const char *text;
+		int family, prefix, port;
+	} rows[] = {
+	    {"*", 0, 0, 0},
+	    {":80", 0, 0, 80},
+	    {"10.0.0.1", KILTER_FAMILY_V4, 32, 0},
+	    {"10.0.0.1:65535", KILTER_FAMILY_V4, 32, 65535},
+	    {"10.0.0.0/8", KILTER_FAMILY_V4, 8, 0},
+	    {"10.0.0.0/8:80", KILTER_FAMILY_V4, 8, 80},
+	    {"::1", KILTER_FAMILY_V6, 128, 0},
+	    {"[::1]:80", KILTER_FAMILY_V6, 128, 80},
+	    {"2001:db8::/32", KILTER_FAMILY_V6, 32, 0},
+	    {"[2001:db8::/32]:1", KILTER_FAMILY_V6, 32, 1},
+	};
+	static const char *const bad[] = {"",	       ":",	      ":0",	   ":65536",
+					  ":80x",      "10.0.0.1:",   "10.0.0",	   "10.0.0.1/33",
+					  "10.0.0.1/", "10.0.0.1/-1", "[::1",	   "[::1]80",
+					  "[::1]:",    "::1/129",     "localhost", "a.b:80",
+					  "*:80",      "1.2.3.4 ",    "[]:80x"};
+	struct config_destination d;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		assert_int_equal(config_parse_destination(rows[i].text, &d), 0);
+		assert_int_equal(d.family, rows[i].family);
+		assert_int_equal(d.prefix_len, rows[i].prefix);
+		assert_int_equal(d.port, rows[i].port);
+	}
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+		if (config_parse_destination(bad[i], &d) != -EINVAL)
+			fail_msg("'%s' is taken for a destination", bad[i]);
+}
+
+/* TCP asks nobody who they are: it must not be reached from elsewhere. */
+static void the_server_listens_on_loopback_alone(void **state)
+{
+	static const char *const good[] = {"", "127.0.0.1:9470", "127.1.2.3:1", "[::1]:9470",
+					   "localhost:9470"};
+	static const char *const bad[] = {"0.0.0.0:9470",
+					  ":9470",
+					  "*:9470",
+					  "*",
+					  "[::]:9470",
+					  "10.0.0.1:80",
+					  "127.0.0.1",
+					  "127.0.0.1:0",
+					  "127.0.0.1:x",
+					  "localhost",
+					  "localhost:0",
+					  "host:80",
+					  "[::1]",
+					  "127.0.0.0/8:80",
+					  "[::ffff:127.0.0.1]:80"};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++)
+		assert_int_equal(config_check_listen(good[i]), 0);
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+		if (config_check_listen(bad[i]) != -EINVAL)
+			fail_msg("'%s' is taken", bad[i]);
+	expect_fault("listen: 0.0.0.0:9470\n",
+		     "k.yaml:1:9: listen: '0.0.0.0:9470' is not a loopback address and a port, "
+		     "such as \"127.0.0.1:9470\"");
+}
+
+#define T(f) cmocka_unit_test_setup(f, setup)
+#define F(f) cmocka_unit_test_setup_teardown(f, file_setup, file_teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    T(the_defaults_are_good),
+	    T(an_empty_file_changes_nothing),
+	    T(every_type_is_read),
+	    T(a_second_file_replaces_the_policies),
+	    T(broken_syntax_is_named_with_its_line_and_column),
+	    T(unknown_keys_are_named_and_the_nearest_is_proposed),
+	    T(a_value_of_another_type_is_told_what_would_be_right),
+	    T(a_value_out_of_range_is_told_the_range),
+	    T(a_key_that_is_there_twice_is_refused),
+	    T(values_that_contradict_each_other_are_named_with_a_line),
+	    T(all_faults_are_reported_in_one_run),
+	    T(a_fault_never_carries_control_characters_out),
+	    T(policies_have_a_maximum),
+	    T(deep_nesting_is_refused),
+	    F(a_file_is_read_and_remembered),
+	    F(a_file_that_cannot_be_read_is_named_with_the_reason),
+	    F(a_file_beyond_a_mebibyte_is_refused),
+	    T(flags_and_variables_set_fields_and_name_themselves_in_faults),
+	    T(a_walk_tells_each_value_and_where_it_came_from),
+	    T(shown_values_read_back),
+	    T(a_reload_keeps_what_only_a_restart_changes),
+	    T(durations_and_sizes_have_units),
+	    T(destinations_are_read_in_every_form),
+	    T(the_server_listens_on_loopback_alone),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
