@@ -28,6 +28,7 @@
 #include "api/front.h"
 #include "audit/audit.h"
 #include "collect/collect.h"
+#include "collect/state.h"
 #include "core/bus.h"
 #include "core/cleanup.h"
 #include "core/clock.h"
@@ -74,7 +75,7 @@ struct agent {
 	struct snapshot_phase_row phases[PHASES_MAX];
 	unsigned int phases_count;
 	uint64_t phase_start_ns, start_real_ns;
-	uint64_t ticks, ticks_late, last_tick_ns, events_seen, events_lost;
+	uint64_t ticks, ticks_late, last_tick_ns, events_seen;
 	uint64_t config_generation;
 	uint32_t front_pid;
 	bool unpin, losing;
@@ -339,22 +340,24 @@ static void read_drops(struct agent *a, struct health_drop *drops, unsigned int 
 #undef DROP_ROW
 	};
 	unsigned int n = 0;
-	uint64_t lost;
 
 	for (unsigned int i = 0; i < KILTER_DROP_MAX; i++) {
 		uint64_t delta = collect_drop_delta(a->collect, (enum kilter_drop)i);
 
 		if (!delta)
 			continue;
-		drops[n++] =
-		    (struct health_drop){rows[i].where, rows[i].reason, delta, rows[i].loses};
+		drops[n++] = (struct health_drop){.where = rows[i].where,
+						  .reason = rows[i].reason,
+						  .delta = delta,
+						  .loses = rows[i].loses,
+						  .audit = i == KILTER_DROP_EVENTS_FULL};
 		if (rows[i].loses) /* a window is incomplete until it has slid past the loss */
 			a->incomplete_until_ns = boot_ns + 60 * NS_PER_SEC;
 	}
-	lost = collect_drop_total(a->collect, KILTER_DROP_EVENTS_FULL);
-	if (lost > a->events_lost)
-		audit_lost(a->audit, lost - a->events_lost, "kernel ring buffer");
-	a->events_lost = lost;
+	audit_lost_total(a->audit, AUDIT_LOST_RING,
+			 collect_drop_total(a->collect, KILTER_DROP_EVENTS_FULL));
+	audit_lost_total(a->audit, AUDIT_LOST_REFUSED,
+			 collect_drop_total(a->collect, KILTER_DROP_EVENTS_REFUSED));
 	*ret_count = n;
 }
 
@@ -547,12 +550,25 @@ static void on_front_notice(void *ctx, int fd, uint32_t events)
 
 /* --- signals --- */
 
+static struct audit_options audit_options(const struct agent *a)
+{
+	return (struct audit_options){
+	    .file = a->config.audit.file,
+	    .state_dir = a->config.state_dir,
+	    .max_bytes = a->config.audit.max_bytes,
+	    .max_age_ns = a->config.audit.max_age_ns,
+	    .keep = a->config.audit.keep,
+	    .compress = a->config.audit.compress,
+	};
+}
+
 static const struct flags *the_flags;
 
 static void on_hangup(void *ctx, int signo)
 {
 	struct agent *a = ctx;
 	_cleanup_free_ struct config *fresh = malloc(sizeof(*fresh));
+	struct audit_options options;
 	const char *path = NULL;
 
 	(void)signo;
@@ -568,11 +584,15 @@ static void on_hangup(void *ctx, int signo)
 	}
 	if (config_needs_restart(&a->config, fresh, &path))
 		log_warn("%s changes with a restart only, the rest is applied", path);
+	config_keep(fresh, &a->config);
 	a->config = *fresh;
 	a->config_generation++;
 	apply_log(&a->config);
 	health_reconfigure(a->health, &a->config);
 	guard_reconfigure(a->guard, &a->config);
+	collect_reconfigure(a->collect, &a->config);
+	options = audit_options(a);
+	audit_reconfigure(a->audit, &options);
 	log_info("configuration reloaded");
 	bus_publish(&(struct bus_event){.kind = BUS_CONFIG_CHANGED,
 					.subject = "configuration",
@@ -666,6 +686,19 @@ static struct selfstat own_stats[] = {
      .collect = events_seen},
 };
 
+/* One number for "these counters, of this boot" (FNV-1a); 0: not known. */
+static uint64_t losses_origin(int drops_fd)
+{
+	uint64_t h = 0xcbf29ce484222325ull;
+	struct state_origin o;
+
+	if (drops_fd < 0 || state_origin_read(&o, drops_fd, -1))
+		return 0;
+	for (size_t i = 0; i < sizeof(o); i++)
+		h = (h ^ ((const unsigned char *)&o)[i]) * 0x100000001b3ull;
+	return h ? h : 1;
+}
+
 static int start_front(struct agent *a)
 {
 	int err;
@@ -735,14 +768,7 @@ static int start_rooms(struct agent *a)
 	    .conns = model_add_conns,
 	    .listener = model_set_listener,
 	};
-	struct audit_options audit = {
-	    .file = a->config.audit.file,
-	    .state_dir = a->config.state_dir,
-	    .max_bytes = a->config.audit.max_bytes,
-	    .max_age_ns = a->config.audit.max_age_ns,
-	    .keep = a->config.audit.keep,
-	    .compress = a->config.audit.compress,
-	};
+	struct audit_options audit = audit_options(a);
 	char path[CONFIG_PATH_LEN + 32];
 	int err;
 
@@ -752,6 +778,7 @@ static int start_rooms(struct agent *a)
 	err = make_parent(a->config.audit.file, 0750);
 	if (err)
 		return err;
+	audit.losses_origin = losses_origin(maps.drops);
 	err = audit_open(&a->audit, &audit);
 	if (err)
 		return log_err(err, "audit: cannot open %s", a->config.audit.file);

@@ -23,6 +23,16 @@ struct audit_options {
 	uint64_t max_bytes, max_age_ns;
 	uint32_t keep;
 	bool compress; /* gzip of rotated files, in a child or in slices: never blocks a tick */
+	/* Names the kernel's counters of losses (boot and map), so that what an earlier life told
+	 * of them is not told again; 0: they are not kept apart. */
+	uint64_t losses_origin;
+};
+
+/* Where the kernel loses records for the trail, each with a counter of its own. */
+enum audit_source {
+	AUDIT_LOST_RING,    /* the ring buffer was full */
+	AUDIT_LOST_REFUSED, /* refused connects beyond what is recorded one by one */
+	AUDIT_SOURCES,
 };
 
 /* Names for the ids in a record; borrowed strings, NULL where unknown. */
@@ -43,9 +53,14 @@ void audit_kernel_event(struct audit *a, const struct kilter_event *ev,
 void audit_bus_event(void *audit, const struct bus_event *ev);
 /* Records lost before they reached us (ring buffer full): becomes a records-lost record. */
 void audit_lost(struct audit *a, uint64_t records, const char *where);
+/* The kernel's counter stands at total: what is new since the last call, in this life or an earlier
+ * one, becomes a records-lost record. */
+void audit_lost_total(struct audit *a, enum audit_source source, uint64_t total);
 /* Once a tick: flushes, rotates, retries a full disk, compresses, expires. */
 void audit_tick(struct audit *a, uint64_t now_real_ns);
 int audit_reopen(struct audit *a); /* SIGHUP: the file was moved away */
+/* Takes over what rotation goes by: max_bytes, max_age_ns, keep, compress. */
+void audit_reconfigure(struct audit *a, const struct audit_options *o);
 void audit_close(struct audit **a);
 
 struct audit_stats {

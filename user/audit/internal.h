@@ -27,9 +27,10 @@ struct audit {
 	bool compress;
 
 	int fd, seq_fd;
-	uint64_t size;	   /* of the file */
-	uint64_t birth_ns; /* CLOCK_REALTIME: when the file was begun */
-	uint64_t saved;	   /* sequence that seq_file holds */
+	uint64_t size;				     /* of the file */
+	uint64_t birth_ns;			     /* CLOCK_REALTIME: when the file was begun */
+	uint64_t saved;				     /* sequence that seq_file holds */
+	uint64_t losses_origin, told[AUDIT_SOURCES]; /* of the kernel's losses */
 
 	char *pending; /* whole lines that are not on disk */
 	size_t pending_len;

@@ -19,10 +19,14 @@
 #include "core/clock.h"
 #include "core/json.h"
 
-#define SEQUENCE_KEY	 "\"event.sequence\":"
-#define SEQUENCE_DIGITS	 20 /* of UINT64_MAX */
-#define TAIL_BLOCK	 (64u << 10)
-#define GAP_RECORD_BYTES 2048 /* room a records-lost record may need */
+#define SEQUENCE_KEY	"\"event.sequence\":"
+#define SEQUENCE_DIGITS 20 /* of UINT64_MAX */
+/* <state_dir>/audit.seq: the sequence, whose counters the rest is of, what was told of each */
+#define SEQUENCE_FILE	   "%020" PRIu64 "\n%016" PRIx64 " %020" PRIu64 " %020" PRIu64 "\n"
+#define SEQUENCE_FILE_SCAN "%20" SCNu64 " %16" SCNx64 " %20" SCNu64 " %20" SCNu64
+#define SEQUENCE_FILE_LEN  (20 + 1 + 16 + 1 + 20 + 1 + 20 + 1)
+#define TAIL_BLOCK	   (64u << 10)
+#define GAP_RECORD_BYTES   2048 /* room a records-lost record may need */
 
 /* mkdir -p of the directory part of path; 0750. */
 static int make_parents(const char *path)
@@ -135,11 +139,12 @@ int audit_file_open(struct audit *a)
 
 static void save_sequence(struct audit *a)
 {
-	char text[SEQUENCE_DIGITS + 2];
+	char text[SEQUENCE_FILE_LEN + 1];
 
 	if (a->seq_fd < 0 || a->saved == a->stats.sequence)
 		return;
-	snprintf(text, sizeof(text), "%0*" PRIu64 "\n", SEQUENCE_DIGITS, a->stats.sequence);
+	snprintf(text, sizeof(text), SEQUENCE_FILE, a->stats.sequence, a->losses_origin,
+		 a->told[AUDIT_LOST_RING], a->told[AUDIT_LOST_REFUSED]);
 	/* Same length each time: over itself. The trail's own tail is the other witness. */
 	if (pwrite(a->seq_fd, text, sizeof(text) - 1, 0) == (ssize_t)sizeof(text) - 1)
 		a->saved = a->stats.sequence;
@@ -147,7 +152,8 @@ static void save_sequence(struct audit *a)
 
 static int open_sequence(struct audit *a, const char *state_dir)
 {
-	char text[SEQUENCE_DIGITS + 1] = "";
+	char text[SEQUENCE_FILE_LEN + 1] = "";
+	uint64_t sequence, origin, told[AUDIT_SOURCES];
 	ssize_t n;
 	int err;
 
@@ -162,9 +168,14 @@ static int open_sequence(struct audit *a, const char *state_dir)
 	a->seq_fd = open(a->seq_file, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0640);
 	if (a->seq_fd < 0)
 		return -errno;
-	n = pread(a->seq_fd, text, SEQUENCE_DIGITS, 0);
-	if (n == SEQUENCE_DIGITS && strspn(text, "0123456789") == SEQUENCE_DIGITS)
+	n = pread(a->seq_fd, text, SEQUENCE_FILE_LEN, 0);
+	if (n >= SEQUENCE_DIGITS && strspn(text, "0123456789") == SEQUENCE_DIGITS)
 		a->stats.sequence = strtoull(text, NULL, 10);
+	if (n == SEQUENCE_FILE_LEN && a->losses_origin &&
+	    sscanf(text, SEQUENCE_FILE_SCAN, &sequence, &origin, &told[AUDIT_LOST_RING],
+		   &told[AUDIT_LOST_REFUSED]) == 2 + AUDIT_SOURCES &&
+	    origin == a->losses_origin)
+		memcpy(a->told, told, sizeof(told));
 	return 0;
 }
 
@@ -183,6 +194,7 @@ int audit_open(struct audit **ret, const struct audit_options *o)
 	a->max_age_ns = o->max_age_ns;
 	a->keep = o->keep;
 	a->compress = o->compress;
+	a->losses_origin = o->losses_origin;
 	a->json = calloc(1, sizeof(*a->json));
 	if (a->json)
 		json_init(a->json, AUDIT_RECORD_MAX);
@@ -370,6 +382,20 @@ void audit_lost(struct audit *a, uint64_t records, const char *where)
 	audit_record_gap(a, records, now, now, where);
 }
 
+void audit_lost_total(struct audit *a, enum audit_source source, uint64_t total)
+{
+	static const char *const where[] = {
+	    [AUDIT_LOST_RING] = "kernel ring buffer",
+	    [AUDIT_LOST_REFUSED] = "more refused connects in a second than are recorded",
+	};
+
+	/* Within one origin it never falls: less is a read that failed. */
+	if (total <= a->told[source])
+		return;
+	audit_lost(a, total - a->told[source], where[source]);
+	a->told[source] = total;
+}
+
 static bool due(const struct audit *a, uint64_t now)
 {
 	if (!a->size)
@@ -403,6 +429,14 @@ int audit_reopen(struct audit *a)
 {
 	audit_flush(a);
 	return audit_file_open(a);
+}
+
+void audit_reconfigure(struct audit *a, const struct audit_options *o)
+{
+	a->max_bytes = o->max_bytes;
+	a->max_age_ns = o->max_age_ns;
+	a->keep = o->keep;
+	a->compress = o->compress;
 }
 
 void audit_close(struct audit **pa)

@@ -54,6 +54,7 @@ int collect_new(struct collect **ret, const struct config *c, const struct colle
 		const struct collect_sink *sink, const char *state_file, collect_event_fn on_event,
 		void *ctx);
 void collect_free(struct collect **c);
+void collect_reconfigure(struct collect *c, const struct config *cfg); /* retire_after */
 int collect_events_fd(const struct collect *c); /* epoll fd of the ring buffer, or -1 */
 int collect_drain_events(struct collect *c);	/* number drained; at most 4096 a call */
 /* Once a tick: reads every map, feeds the sink, retires. Negative errno of bpf(2). */

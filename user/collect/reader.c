@@ -761,6 +761,11 @@ void collect_each_syscall_error(const struct collect *c,
 		fn(ctx, &e->key, e->total);
 }
 
+void collect_reconfigure(struct collect *c, const struct config *cfg)
+{
+	c->retire_after_ns = cfg->retire_after_ns;
+}
+
 uint64_t collect_drop_total(const struct collect *c, enum kilter_drop d)
 {
 	return (unsigned int)d < KILTER_DROP_MAX ? c->drops[d] : 0;

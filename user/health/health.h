@@ -63,6 +63,7 @@ struct health_drop { /* from collect: drops in our own maps since the last tick 
 	const char *where, *reason;
 	uint64_t delta;
 	bool loses;
+	bool audit; /* records of the audit trail were lost */
 };
 
 struct health;

@@ -16,6 +16,20 @@ bool rule_drops(const struct rule_input *in, struct health_reason *ret)
 	return false;
 }
 
+/* The figures are whole, the trail is not: it has a records-lost record with the number. */
+bool rule_audit(const struct rule_input *in, struct health_reason *ret)
+{
+	for (unsigned int i = 0; i < in->drops_count; i++) {
+		const struct health_drop *d = &in->drops[i];
+
+		if (d->audit && d->delta)
+			return rule_verdict(ret, HEALTH_DEGRADED, (double)d->delta, 0, d->delta, 0,
+					    "%llu audit records lost (%s: %s)",
+					    (unsigned long long)d->delta, d->where, d->reason);
+	}
+	return false;
+}
+
 bool rule_probe(const struct rule_input *in, struct health_reason *ret)
 {
 	const struct health_probe *p = in->probe;

@@ -19,6 +19,7 @@ const struct rule health_rules[] = {
     {"retransmits", ON(WORKLOAD) | ON(EDGE), rule_retransmits},
     {"probe", ON(PROBE) | ON(NODE), rule_probe},
     {"drops", ON(NODE), rule_drops},
+    {"records_lost", ON(NODE), rule_audit},
     {"undecoded", ON(WORKLOAD), rule_undecoded},
     {"no_data", ON(WORKLOAD) | ON(EDGE), rule_quiet},
 };

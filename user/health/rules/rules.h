@@ -62,6 +62,7 @@ bool rule_connects(const struct rule_input *in, struct health_reason *ret);
 bool rule_retransmits(const struct rule_input *in, struct health_reason *ret);
 bool rule_backlog(const struct rule_input *in, struct health_reason *ret);
 bool rule_drops(const struct rule_input *in, struct health_reason *ret);
+bool rule_audit(const struct rule_input *in, struct health_reason *ret);
 bool rule_probe(const struct rule_input *in, struct health_reason *ret);
 bool rule_undecoded(const struct rule_input *in, struct health_reason *ret);
 bool rule_quiet(const struct rule_input *in, struct health_reason *ret);
