@@ -89,19 +89,14 @@ static __always_inline __u8 shard(void)
  * Bucket indexes as global functions: the verifier takes each on its own, once, and its
  * result as any number, instead of following 16 times 217 paths through every caller.
  */
-__noinline __u32 classic_index(__u64 ns)
+__noinline __u32 classic_and_exp_index(__u64 ns)
 {
-	return kilter_classic_index(ns);
+	return kilter_classic_index(ns) << 16 | kilter_exp_index(ns);
 }
 
 __noinline __u32 fine_index(__u64 ns)
 {
 	return kilter_fine_index(ns);
-}
-
-__noinline __u32 exp_index(__u64 ns)
-{
-	return kilter_exp_index(ns);
 }
 
 /* Bounds a __u64 index in a register that the verifier then sees used, whatever clang does. */

@@ -11,6 +11,10 @@
 
 #include "lib/maps.h"
 
+#ifdef __bpf__
+#include <bpf/bpf_core_read.h>
+#endif
+
 #define SCRATCH_DEPTH 4
 #define SCRATCH_BYTES 1024
 
@@ -40,8 +44,25 @@ struct scratch {
 
 struct scratch_cpu {
 	struct scratch slots[SCRATCH_DEPTH];
+	struct scratch softirq;
 	__u32 zero; /* always 0 */
 };
+
+#ifdef __bpf__
+struct task_struct___rt { /* as it is with CONFIG_PREEMPT_RT */
+	int softirq_disable_cnt;
+} __attribute__((preserve_access_index));
+
+static __always_inline bool softirqs_are_threads(void)
+{
+	return bpf_core_field_exists(struct task_struct___rt, softirq_disable_cnt);
+}
+#else
+static inline bool softirqs_are_threads(void)
+{
+	return false;
+}
+#endif
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -50,13 +71,16 @@ struct {
 	__type(value, struct scratch_cpu);
 } scratches SEC(".maps");
 
-static __always_inline struct scratch *scratch_take(void)
+static __always_inline struct scratch *scratch_take(bool softirq)
 {
 	__u32 zero = 0;
 	struct scratch_cpu *cpu = bpf_map_lookup_elem(&scratches, &zero);
 
 	if (!cpu)
 		return NULL;
+	/* Softirqs do not interrupt each other, except where they are threads. */
+	if (softirq && !softirqs_are_threads())
+		return &cpu->softirq;
 	for (__u32 i = 0; i < SCRATCH_DEPTH; i++) {
 		__u32 slot;
 
@@ -85,6 +109,20 @@ static __always_inline __u64 word_at(const struct scratch *sc, __u32 at)
 	asm volatile("%0 = *(u64 *)(%1 + 0)" : "=r"(w) : "r"(p));
 #else /* the fuzzer runs the parser natively */
 	__builtin_memcpy(&w, p, sizeof(w));
+#endif
+	return w;
+}
+
+/* The eight bytes behind them. */
+static __always_inline __u64 word_after(const struct scratch *sc, __u32 at)
+{
+	const char *p = &sc->buf[at & (SCRATCH_BYTES - 1)];
+	__u64 w;
+
+#ifdef __bpf__
+	asm volatile("%0 = *(u64 *)(%1 + 8)" : "=r"(w) : "r"(p));
+#else
+	__builtin_memcpy(&w, p + 8, sizeof(w));
 #endif
 	return w;
 }

@@ -43,7 +43,7 @@ static __always_inline void series_bump(struct kilter_series_key *key, __u64 ns,
 					__u64 bytes_out, __u32 times)
 {
 	struct kilter_series *v;
-	__u64 c = classic_index(ns), e = exp_index(ns);
+	__u64 both = classic_and_exp_index(ns), c = both >> 16, e = both & 0xffff;
 
 	key->shard = shard();
 	v = series_find(key);

@@ -157,7 +157,7 @@ static __always_inline void segment_seen(struct __sk_buff *skb, bool ingress)
 			s->flags |= SOCK_HAD_DATA;
 		st->packets++;
 		if (s->protocol == KILTER_PROTO_UNKNOWN || s->protocol == KILTER_PROTO_HTTP1)
-			http1_segment(skb, sk, s, request, seg.off, seg.end, seg.seq);
+			http1_segment(skb, sk, s, request, ingress, seg.off, seg.end, seg.seq);
 		if (s->protocol == KILTER_PROTO_UNKNOWN && st->packets > GUESS_PACKETS)
 			s->protocol = KILTER_PROTO_NONE;
 		if (!(st->packets & (SAMPLE_EVERY - 1))) {

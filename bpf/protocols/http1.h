@@ -430,12 +430,18 @@ static __always_inline bool run_load(struct http1_run *r)
 	return true;
 }
 
-/* Is there an LF among these eight bytes? Mycroft's zero-byte test; its lowest hit is true. */
-static __always_inline __u64 lf_hit(__u64 w)
+/* Where LFs are among these eight bytes, as 0x80 bits: Mycroft's zero-byte test, whose lowest hit
+ * is always true. */
+static __always_inline __u64 lf_bits(__u64 w)
 {
 	w ^= 0x0a0a0a0a0a0a0a0aull;
-	w = (w - 0x0101010101010101ull) & ~w & 0x8080808080808080ull;
-	return (w & -w) >> 7;
+	return (w - 0x0101010101010101ull) & ~w & 0x8080808080808080ull;
+}
+
+/* How many bytes lie below the lowest hit, which there is. */
+static __always_inline __u32 bytes_before(__u64 bits)
+{
+	return bytes_below((bits & -bits) >> 7);
 }
 
 /*
@@ -451,10 +457,10 @@ __noinline int find_lf(struct scratch *sc)
 	pos = sc->pos;
 	len = sc->len;
 	for (int i = 0; i < HTTP1_SCAN && pos < len; i++) {
-		__u64 hit = lf_hit(word_at(sc, pos));
+		__u64 bits = lf_bits(word_at(sc, pos));
 
-		if (hit) {
-			pos += bytes_below(hit) + 1;
+		if (bits) {
+			pos += bytes_before(bits) + 1;
 			if (pos > len) /* what follows the valid bytes is of an earlier load */
 				break;
 			sc->pos = pos;
@@ -522,17 +528,21 @@ __noinline int header_line(struct scratch *sc, __u32 line, __u32 nl)
 static __always_inline int scan_fields(struct scratch *sc)
 {
 	__u32 pos = forgotten(sc->pos), len = forgotten(sc->len), line = forgotten(sc->line);
+	__u32 zero = forgotten(sc->zero);
 
 	for (int i = 0; i < HTTP1_SCAN_HEADERS && pos < len; i++) {
-		__u64 hit = lf_hit(word_at(sc, pos));
-		__u64 w;
+		__u64 bits = lf_bits(word_at(sc, pos)), w;
 		__u32 next;
 
-		if (!hit) {
+		if (!bits) {
+			bits = lf_bits(word_after(sc, pos));
 			pos += 8;
-			continue;
+			if (!bits) {
+				pos += 8;
+				continue;
+			}
 		}
-		next = pos + bytes_below(hit) + 1;
+		next = pos + bytes_before(bits) + 1;
 		if (next > len) { /* what follows the valid bytes is of an earlier load */
 			pos = len;
 			break;
@@ -547,8 +557,7 @@ static __always_inline int scan_fields(struct scratch *sc)
 		if (w == W8('c', 'o', 'n', 't', 'e', 'n', 't', '-') ||
 		    w == W8('t', 'r', 'a', 'n', 's', 'f', 'e', 'r'))
 			header_line(sc, line, next - 1);
-		sc->pos = next;
-		pos = forgotten(sc->pos);
+		pos = next + zero; /* any number, to the verifier: each line is like the first */
 		line = pos;
 	}
 	sc->pos = pos < len ? pos : len;
@@ -570,7 +579,7 @@ __noinline int scan_headers(struct scratch *sc)
 __noinline int read_head(struct scratch *sc, __u32 request)
 {
 	__u32 pos, len, n, method;
-	__u64 w, hit = 0;
+	__u64 w, bits = 0;
 
 	if (!sc)
 		return 0;
@@ -579,15 +588,19 @@ __noinline int read_head(struct scratch *sc, __u32 request)
 	w = word_at(sc, 0);
 	sc->fields = 0;
 	for (int i = 0; i < HTTP1_SCAN_HEADERS && pos < len; i++) {
-		hit = lf_hit(word_at(sc, pos));
-		if (hit)
+		bits = lf_bits(word_at(sc, pos));
+		if (bits)
+			break;
+		bits = lf_bits(word_after(sc, pos));
+		pos += 8;
+		if (bits)
 			break;
 		pos += 8;
 	}
-	sc->pos = pos + bytes_below(hit);
+	sc->pos = pos + bytes_before(bits);
 	pos = forgotten(sc->pos);
 	len = forgotten(sc->len);
-	if (!hit || pos >= len || byte_at(sc, pos - 1) != '\r')
+	if (!bits || pos >= len || byte_at(sc, pos - 1) != '\r')
 		return 0;
 	if (request) {
 		if (pos < 15 ||
@@ -808,10 +821,11 @@ static __always_inline void carry_load(struct http1_run *r)
 
 /*
  * A segment of payload [off, end) of the packet, with TCP sequence number seq. Returns when
- * all of it has been looked at; the parser's state is in s.
+ * all of it has been looked at; the parser's state is in s. softirq: we run in one, surely.
  */
 static __always_inline void http1_segment(http1_source *source, void *sk, struct kilter_sock *s,
-					  bool request, __u32 off, __u32 end, __u32 seq)
+					  bool request, bool softirq, __u32 off, __u32 end,
+					  __u32 seq)
 {
 	struct http1_run r = {
 	    .source = source,
@@ -861,7 +875,7 @@ static __always_inline void http1_segment(http1_source *source, void *sk, struct
 		st->next_seq = r.seq_end;
 		return;
 	}
-	r.sc = scratch_take();
+	r.sc = scratch_take(softirq);
 	if (!r.sc) {
 		count_drop(KILTER_DROP_HTTP1_LOAD);
 		return; /* looks like a gap to the next segment */

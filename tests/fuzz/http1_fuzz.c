@@ -454,7 +454,7 @@ static void deliver(int direction, const char *bytes, size_t from, size_t to)
 	kernel.packet = packet;
 	kernel.packet_len = len;
 	if (protocol == KILTER_PROTO_UNKNOWN || protocol == KILTER_PROTO_HTTP1)
-		http1_segment(&skb, &conn, &conn.sock, !direction, 52, (uint32_t)len,
+		http1_segment(&skb, &conn, &conn.sock, !direction, !direction, 52, (uint32_t)len,
 			      first_seq[direction] + (uint32_t)from);
 	free(packet);
 	for (int i = 0; i < SCRATCH_DEPTH; i++)
