@@ -265,6 +265,7 @@ static struct workload *make_room(struct model *m)
 {
 	struct workload *w, *oldest = NULL;
 	struct id_workload *i;
+	struct port *p;
 	struct edge *e;
 	uint32_t pos = 0;
 
@@ -279,6 +280,13 @@ static struct workload *make_room(struct model *m)
 	for (pos = 0; (e = table_next(&m->edges, &pos));)
 		if (e->pub.caller == &oldest->pub)
 			edge_remove(m, e);
+	/* Its number is given to another, who does not serve its ports. */
+	for (pos = 0; (p = table_next(&m->ports, &pos));)
+		if (p->workload == oldest->pub.index)
+			table_remove(&m->ports, p);
+	for (pos = 0; (e = table_next(&m->edges, &pos));)
+		if (e->pub.callee == &oldest->pub)
+			e->pub.callee = NULL;
 	workload_windows_free(oldest);
 	table_remove(&m->workloads, oldest);
 	return oldest;
