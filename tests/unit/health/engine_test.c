@@ -340,6 +340,118 @@ static void losses_make_the_node_unknown_and_lesser_drops_do_not(void **state)
 	assert_non_null(strstr(NODE().reasons[0].text, "3"));
 }
 
+static void a_trail_with_gaps_degrades_the_node_alone(void **state)
+{
+	struct health_drop d = {.where = "events", .reason = "full", .delta = 9, .audit = true};
+
+	(void)state;
+	add_requests(KILTER_ROLE_SERVER, 200, 20, 1000000);
+	for (int i = 0; i < 3; i++)
+		tick_with(NULL, 0, &d, 1);
+	expect(NODE(), HEALTH_DEGRADED, "records_lost");
+	assert_non_null(strstr(NODE().reasons[0].text, "9 audit records lost"));
+	expect(WORKLOAD(), HEALTH_HEALTHY, NULL);
+	d.delta = 0;
+	for (int i = 0; i < 15; i++)
+		tick_with(NULL, 0, &d, 1);
+	expect(NODE(), HEALTH_HEALTHY, NULL);
+}
+
+/* Everything goes wrong at once, so that every rule of a threshold has something to say. */
+static void make_all_bad(void)
+{
+	struct kilter_conn d = {.created_ns = 1, .opened = 10, .retransmits = 1000};
+	struct kilter_listener_key k = {.workload = SERVER, .peer = PORT};
+	struct kilter_listener l = {.queue_length = 100, .queue_limit = 100, .updated_ns = now};
+
+	d.failed[KILTER_CONNECT_REFUSED] = 10;
+	add_requests(KILTER_ROLE_SERVER, 500, 20, 2000000000);
+	add_requests(KILTER_ROLE_CLIENT, 500, 20, 2000000000);
+	add_conns(KILTER_ROLE_CLIENT, &d);
+	model_set_listener(model, &k, &l);
+}
+
+static bool has_code(const struct health_subject *s, const char *code)
+{
+	for (unsigned int i = 0; i < s->reasons_count; i++)
+		if (!strcmp(s->reasons[i].code, code))
+			return true;
+	return false;
+}
+
+static void every_threshold_is_a_key_and_zero_switches_its_rule_off(void **state)
+{
+	static const struct {
+		const char *code, *key, *key2, *low;
+		bool edge;
+	} rows[] = {
+	    {"error_ratio", "health.error_ratio_degraded", "health.error_ratio_unhealthy", "0.5",
+	     false},
+	    {"error_ratio", "health.error_ratio_degraded", "health.error_ratio_unhealthy", "0.5",
+	     true},
+	    {"connect_failures", "health.connect_failure_ratio", "health.connect_failure_unhealthy",
+	     "0.5", true},
+	    {"latency_threshold", "health.latency_p95", NULL, "1s", false},
+	    {"latency_threshold", "health.latency_p95", NULL, "1s", true},
+	    {"retransmits", "health.retransmit_rate", NULL, "90", true},
+	    {"accept_queue", "health.accept_queue_ratio", NULL, "1", false},
+	};
+	static const char *const keys[] = {
+	    "health.error_ratio_degraded",  "health.error_ratio_unhealthy",
+	    "health.connect_failure_ratio", "health.connect_failure_unhealthy",
+	    "health.retransmit_rate",	    "health.accept_queue_ratio",
+	    "health.latency_factor"};
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		for (int on = 0; on < 2; on++) {
+			struct health_subject s;
+
+			teardown(state);
+			assert_int_equal(setup(state), 0);
+			/* This rule alone, so that it is among the three reasons. */
+			for (size_t k = 0; k < sizeof(keys) / sizeof(keys[0]); k++)
+				assert_int_equal(
+				    config_set(&config, keys[k], "0", 0, "", NULL, NULL), 0);
+			if (on)
+				assert_int_equal(config_set(&config, rows[i].key, rows[i].low, 0,
+							    "", NULL, NULL),
+						 0);
+			health_reconfigure(health, &config);
+			make_all_bad();
+			ticks(3);
+			s = rows[i].edge ? EDGE() : WORKLOAD();
+			if (has_code(&s, rows[i].code) != on)
+				fail_msg("%s is %s with %s %s", rows[i].code,
+					 on ? "silent" : "not silent", rows[i].key,
+					 on ? rows[i].low : "0");
+			if (on && rows[i].key2) {
+				assert_int_equal(s.state, HEALTH_DEGRADED);
+				assert_int_equal(config_set(&config, rows[i].key2, rows[i].low, 0,
+							    "", NULL, NULL),
+						 0);
+				health_reconfigure(health, &config);
+				ticks(2);
+				assert_int_equal((rows[i].edge ? EDGE() : WORKLOAD()).state,
+						 HEALTH_UNHEALTHY);
+			}
+		}
+	}
+}
+
+static void a_least_number_of_requests_is_asked_for(void **state)
+{
+	(void)state;
+	assert_int_equal(config_set(&config, "health.minimum_requests", "21", 0, "", NULL, NULL),
+			 0);
+	health_reconfigure(health, &config);
+	add_requests(KILTER_ROLE_SERVER, 500, 20, 1000000);
+	ticks(3);
+	expect(WORKLOAD(), HEALTH_HEALTHY, NULL);
+	add_requests(KILTER_ROLE_SERVER, 500, 1, 1000000);
+	ticks(3);
+	expect(WORKLOAD(), HEALTH_UNHEALTHY, "error_ratio");
+}
+
 static void probes_that_do_not_run_are_judged_by_what_they_are_for(void **state)
 {
 	static const struct health_probe rows[] = {
@@ -442,6 +554,9 @@ int main(void)
 	    T(connections_that_cannot_be_read_are_unknown_with_their_number),
 	    T(incomplete_data_is_unknown_but_hides_no_fault),
 	    T(losses_make_the_node_unknown_and_lesser_drops_do_not),
+	    T(a_trail_with_gaps_degrades_the_node_alone),
+	    T(every_threshold_is_a_key_and_zero_switches_its_rule_off),
+	    T(a_least_number_of_requests_is_asked_for),
 	    T(probes_that_do_not_run_are_judged_by_what_they_are_for),
 	    T(services_are_summed_up_and_only_degrade_the_node),
 	    T(a_transition_is_published_once_with_its_numbers),
