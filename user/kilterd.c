@@ -54,6 +54,7 @@
 #define VERIFY_TICKS	 5  /* our links are looked after every so many ticks */
 #define LISTENERS_TICKS	 5  /* accept queues are polled every so many ticks */
 #define COMMANDS_PER_RUN 16 /* then the tick gets its turn */
+#define FAULT_LEN	 512
 #define DEFAULT_CONFIG	 "/etc/kilter/kilter.yaml"
 
 struct agent {
@@ -104,10 +105,14 @@ static void print_fault(void *ctx, const char *text)
 	fprintf(stderr, "%s\n", text);
 }
 
+/* ctx: a buffer of FAULT_LEN that keeps the first of them. */
 static void log_fault(void *ctx, const char *text)
 {
-	(void)ctx;
+	char *first = ctx;
+
 	log_error("configuration: %s", text);
+	if (!first[0])
+		snprintf(first, FAULT_LEN, "%s", text);
 }
 
 /* --- start --- */
@@ -199,24 +204,24 @@ static int parse_flags(int argc, char **argv, struct flags *f)
 }
 
 /* File, then environment, then flags: the later wins. */
-static int read_config(struct config *c, const struct flags *f, config_fault_fn fault)
+static int read_config(struct config *c, const struct flags *f, config_fault_fn fault, void *ctx)
 {
 	int err = 0;
 
 	config_defaults(c);
 	if (f->file || !access(DEFAULT_CONFIG, F_OK))
-		err = config_load(c, f->file ? f->file : DEFAULT_CONFIG, fault, NULL);
-	if (config_env(c, fault, NULL))
+		err = config_load(c, f->file ? f->file : DEFAULT_CONFIG, fault, ctx);
+	if (config_env(c, fault, ctx))
 		err = err ? err : -EINVAL;
 	for (unsigned int i = 0; i < FLAG_FIELDS; i++) {
 		char where[32];
 
 		snprintf(where, sizeof(where), "--%s", flag_fields[i].flag);
 		if (f->values[i] && config_set(c, flag_fields[i].field, f->values[i],
-					       CONFIG_ORIGIN_FLAG, where, fault, NULL))
+					       CONFIG_ORIGIN_FLAG, where, fault, ctx))
 			err = err ? err : -EINVAL;
 	}
-	return err ? err : config_check(c, fault, NULL);
+	return err ? err : config_check(c, fault, ctx);
 }
 
 static void apply_log(const struct config *c)
@@ -570,14 +575,16 @@ static void on_hangup(void *ctx, int signo)
 	_cleanup_free_ struct config *fresh = malloc(sizeof(*fresh));
 	struct audit_options options;
 	const char *path = NULL;
+	char text[FAULT_LEN] = "";
 
 	(void)signo;
 	audit_reopen(a->audit);
-	if (!fresh || read_config(fresh, the_flags, log_fault)) {
+	if (!fresh || read_config(fresh, the_flags, log_fault, text)) {
 		log_warn("the configuration stays as it was");
 		bus_publish(&(struct bus_event){.kind = BUS_CONFIG_REJECTED,
 						.subject = "configuration",
 						.action = "config-rejected",
+						.reason = text,
 						.outcome = "failure",
 						.uid = UINT32_MAX});
 		return;
@@ -585,6 +592,7 @@ static void on_hangup(void *ctx, int signo)
 	if (config_needs_restart(&a->config, fresh, &path))
 		log_warn("%s changes with a restart only, the rest is applied", path);
 	config_keep(fresh, &a->config);
+	config_diff(&a->config, fresh, text, sizeof(text));
 	a->config = *fresh;
 	a->config_generation++;
 	apply_log(&a->config);
@@ -593,10 +601,11 @@ static void on_hangup(void *ctx, int signo)
 	collect_reconfigure(a->collect, &a->config);
 	options = audit_options(a);
 	audit_reconfigure(a->audit, &options);
-	log_info("configuration reloaded");
+	log_info("configuration reloaded: %s", text[0] ? text : "nothing changed");
 	bus_publish(&(struct bus_event){.kind = BUS_CONFIG_CHANGED,
 					.subject = "configuration",
 					.action = "config-change",
+					.reason = text[0] ? text : "nothing changed",
 					.outcome = "success",
 					.uid = UINT32_MAX});
 }
@@ -914,7 +923,7 @@ int main(int argc, char **argv)
 	if (status >= 0)
 		return status;
 	the_flags = &flags;
-	if (read_config(&a.config, &flags, print_fault))
+	if (read_config(&a.config, &flags, print_fault, NULL))
 		return EXIT_USAGE;
 	if (flags.check) {
 		printf("%s: good\n", a.config.file[0] ? a.config.file : "built-in defaults");

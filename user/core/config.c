@@ -684,22 +684,57 @@ void config_walk(const struct config *c, config_walk_fn fn, void *ctx)
 	}
 }
 
+static bool same(const struct config_field *f, const struct config *a, const struct config *b)
+{
+	char va[512], vb[512];
+
+	config_field_format(f, a, va, sizeof(va));
+	config_field_format(f, b, vb, sizeof(vb));
+	return !strcmp(va, vb);
+}
+
 bool config_needs_restart(const struct config *a, const struct config *b, const char **ret_path)
 {
 	for (unsigned int i = 0; i < config_fields_count; i++) {
-		const struct config_field *f = &config_fields[i];
-		char va[512], vb[512];
-
-		if (f->reload)
-			continue;
-		config_field_format(f, a, va, sizeof(va));
-		config_field_format(f, b, vb, sizeof(vb));
-		if (strcmp(va, vb)) {
-			*ret_path = f->path;
+		if (!config_fields[i].reload && !same(&config_fields[i], a, b)) {
+			*ret_path = config_fields[i].path;
 			return true;
 		}
 	}
 	return false;
+}
+
+/* Lines may move without a policy being another. */
+static bool same_policy(const struct config_policy *a, const struct config_policy *b)
+{
+	char va[512], vb[512];
+
+	for (unsigned int i = 0; i < config_policy_fields_count; i++) {
+		config_field_format(&config_policy_fields[i], a, va, sizeof(va));
+		config_field_format(&config_policy_fields[i], b, vb, sizeof(vb));
+		if (strcmp(va, vb))
+			return false;
+	}
+	return true;
+}
+
+char *config_diff(const struct config *a, const struct config *b, char *buf, size_t size)
+{
+	bool policies = a->guard.policies_count == b->guard.policies_count;
+	size_t n = 0;
+
+	buf[0] = '\0';
+	for (uint32_t i = 0; policies && i < a->guard.policies_count; i++)
+		policies = same_policy(&a->guard.policies[i], &b->guard.policies[i]);
+	for (unsigned int i = 0; i < config_fields_count && n < size; i++)
+		if (!same(&config_fields[i], a, b))
+			n += (size_t)snprintf(buf + n, size - n, "%s%s", n ? ", " : "",
+					      config_fields[i].path);
+	if (n < size && !same_policy(&a->guard.defaults, &b->guard.defaults))
+		n += (size_t)snprintf(buf + n, size - n, "%sguard.defaults", n ? ", " : "");
+	if (n < size && !policies)
+		snprintf(buf + n, size - n, "%sguard.policies", n ? ", " : "");
+	return buf;
 }
 
 void config_keep(struct config *fresh, const struct config *running)

@@ -145,6 +145,8 @@ typedef void (*config_walk_fn)(void *ctx, const char *path, const char *value, c
 void config_walk(const struct config *c, config_walk_fn fn, void *ctx);
 /* True when going from a to b needs a restart; names the first such field. */
 bool config_needs_restart(const struct config *a, const struct config *b, const char **ret_path);
+/* The keys that differ, "log.level, guard.policies", cut to size; returns buf. */
+char *config_diff(const struct config *a, const struct config *b, char *buf, size_t size);
 /* Puts the running value of every field that only a restart changes back into fresh. */
 void config_keep(struct config *fresh, const struct config *running);
 /* "ADDR:PORT" or "[V6]:PORT", numeric or localhost, and on loopback: the HTTP server has no

@@ -444,8 +444,10 @@ static void format_duration(uint64_t ns, char *buf, size_t size)
 		snprintf(buf, size, "%llum", (unsigned long long)(ns / (60 * NS_PER_SEC)));
 	else if (ns % NS_PER_SEC == 0)
 		snprintf(buf, size, "%llus", (unsigned long long)(ns / NS_PER_SEC));
+	else if (ns % NS_PER_MS == 0)
+		snprintf(buf, size, "%llums", (unsigned long long)(ns / NS_PER_MS));
 	else
-		snprintf(buf, size, "%gms", (double)ns / 1e6);
+		snprintf(buf, size, "%lluns", (unsigned long long)ns);
 }
 
 void config_field_format(const struct config_field *f, const void *base, char *buf, size_t size)
@@ -464,7 +466,7 @@ void config_field_format(const struct config_field *f, const void *base, char *b
 		snprintf(buf, size, "%u", *(const uint32_t *)at);
 		break;
 	case FIELD_RATIO:
-		snprintf(buf, size, "%g", *(const double *)at);
+		snprintf(buf, size, "%.15g", *(const double *)at);
 		break;
 	case FIELD_DURATION:
 		format_duration(*(const uint64_t *)at, buf, size);

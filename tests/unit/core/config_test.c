@@ -582,14 +582,14 @@ static void shown_values_read_back(void **state)
 
 	(void)state;
 	expect_good("tick: 333ms\naudit: {max_size: 123457, max_age: 90s}\n"
-		    "health: {latency_factor: 1.25, latency_p95: 1ms}\n");
+		    "health: {latency_factor: 1.2345678, latency_p95: 1234567us}\n");
 	config_defaults(&copy);
 	config_walk(&config, set_again, &copy);
 	assert_false(config_needs_restart(&config, &copy, &changed));
 	assert_true(copy.tick_ns == config.tick_ns);
 	assert_true(copy.audit.max_bytes == 123457 && copy.audit.max_age_ns == 90 * NS_PER_SEC);
-	assert_true(copy.health.latency_factor == 1.25);
-	assert_true(copy.health.latency_p95_ns == NS_PER_MS);
+	assert_true(copy.health.latency_factor == 1.2345678);
+	assert_true(copy.health.latency_p95_ns == 1234567000);
 }
 
 static void a_reload_keeps_what_only_a_restart_changes(void **state)
@@ -608,6 +608,26 @@ static void a_reload_keeps_what_only_a_restart_changes(void **state)
 	assert_int_equal(fresh.limits.series, config.limits.series);
 	assert_int_equal(fresh.audit.keep, 3);
 	assert_false(config_needs_restart(&config, &fresh, &field));
+}
+
+static void a_change_is_told_by_its_keys(void **state)
+{
+	static struct config fresh;
+	char text[512], cut[10];
+
+	(void)state;
+	expect_good("guard: {policies: [{name: a}]}\n");
+	fresh = config;
+	assert_string_equal(config_diff(&config, &fresh, text, sizeof(text)), "");
+	fresh.guard.policies[0].line = 99; /* moved, not changed */
+	assert_string_equal(config_diff(&config, &fresh, text, sizeof(text)), "");
+	fresh.audit.keep++;
+	fresh.guard.lease_ns++;
+	fresh.guard.defaults.jitter = 0.25;
+	fresh.guard.policies[0].mode = KILTER_GUARD_ENFORCE;
+	assert_string_equal(config_diff(&config, &fresh, text, sizeof(text)),
+			    "audit.keep, guard.lease, guard.defaults, guard.policies");
+	assert_string_equal(config_diff(&config, &fresh, cut, sizeof(cut)), "audit.kee");
 }
 
 /* Values. */
@@ -743,6 +763,7 @@ int main(void)
 	    T(a_walk_tells_each_value_and_where_it_came_from),
 	    T(shown_values_read_back),
 	    T(a_reload_keeps_what_only_a_restart_changes),
+	    T(a_change_is_told_by_its_keys),
 	    T(durations_and_sizes_have_units),
 	    T(destinations_are_read_in_every_form),
 	    T(the_server_listens_on_loopback_alone),
