@@ -118,7 +118,8 @@ static __always_inline void http1_connection_ended(struct kilter_sock *s, void *
 	__u16 status = 0;
 	__u8 error = reset ? KILTER_REQ_RESET : KILTER_REQ_CLOSED;
 
-	if (s->protocol != KILTER_PROTO_HTTP1)
+	/* An upgrade may have left requests behind that were sent before it was answered. */
+	if (s->protocol != KILTER_PROTO_HTTP1 && s->protocol != KILTER_PROTO_UPGRADED)
 		return;
 	if (s->response.flags & HTTP1_IN_MESSAGE) {
 		status = s->response.status;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The kernel's HTTP/1 parser, natively: the fuzzer's checks on inputs from a fixed generator. */
+#include <glob.h>
 #include <setjmp.h>
 #include <stdarg.h>
 
@@ -36,10 +37,29 @@ static void generated_messages_count_exactly_however_they_are_cut(void **state)
 	}
 }
 
+/* What the fuzzer once found. */
+static void found_inputs_stay_right(void **state)
+{
+	glob_t found;
+
+	(void)state;
+	assert_int_equal(glob("tests/fuzz/corpus/http1/*", 0, NULL, &found), 0);
+	for (size_t i = 0; i < found.gl_pathc; i++) {
+		static uint8_t data[1 << 16];
+		FILE *f = fopen(found.gl_pathv[i], "re");
+
+		assert_non_null(f);
+		LLVMFuzzerTestOneInput(data, fread(data, 1, sizeof(data), f));
+		fclose(f);
+	}
+	globfree(&found);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(generated_messages_count_exactly_however_they_are_cut),
+	    cmocka_unit_test(found_inputs_stay_right),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
