@@ -85,7 +85,6 @@ struct kilter_sock {
 	__u64 connect_ns;	 /* CLOCK_BOOTTIME of connect() */
 	struct kilter_peer dest; /* for the audit record of the outcome */
 	char comm[KILTER_COMM_LEN];
-	__u32 retransmits_seen, pad1;
 };
 
 _Static_assert(__builtin_offsetof(struct kilter_sock, head) == 64 - 8, "a cache line");

@@ -6,6 +6,9 @@
  * 304), until close, upgrade. A segment may hold many messages, a line may be spread over
  * many segments (its beginning is carried in sk_storage).
  *
+ * Nearly every message begins with its segment, has its head in it and is not pipelined:
+ * run_head() takes those in one go. Everything else goes through run_step().
+ *
  * The clock of a request starts at the segment that holds the first byte of its request line
  * and stops at the segment that holds the last byte of its response, as this socket's side of
  * the packet path sees them (docs/metrics.md).
@@ -32,7 +35,6 @@
 #define HTTP1_SCAN_HEADERS 80	/* the same in header lines: a window is 64 words */
 #define HTTP1_ARM	   (1u << 30) /* a longer body is followed in pieces of this many bytes */
 #define HTTP1_GAPS	   8	      /* segments out of turn before the missing one is given up */
-#define HTTP1_GUESSES	   32 /* segments without a start line before the protocol is unknown */
 
 /* Where payload comes from: a packet, or (in sockops) a first segment that was kept. */
 #ifdef HTTP1_FROM_MEMORY
@@ -554,7 +556,8 @@ static __always_inline int scan_fields(struct scratch *sc)
 			return 1;
 		}
 		w |= LOWER;
-		if (w == W8('c', 'o', 'n', 't', 'e', 'n', 't', '-') ||
+		if ((w == W8('c', 'o', 'n', 't', 'e', 'n', 't', '-') &&
+		     (byte_at(sc, line + 8) | 0x20) == 'l') ||
 		    w == W8('t', 'r', 'a', 'n', 's', 'f', 'e', 'r'))
 			header_line(sc, line, next - 1);
 		pos = next + zero; /* any number, to the verifier: each line is like the first */
@@ -677,9 +680,9 @@ static __always_inline bool run_head(const struct http1_run *r)
 		if (s->protocol != KILTER_PROTO_HTTP1)
 			s->protocol = KILTER_PROTO_HTTP1;
 	} else {
-		st->status = sc->start;
-		if (s->first.method == KILTER_METHOD_CONNECT || st->status == 101)
+		if (s->first.method == KILTER_METHOD_CONNECT || sc->start == 101)
 			return false;
+		st->status = sc->start;
 		bodyless = st->status < 200 || st->status == 204 || st->status == 304 ||
 			   s->first.method == KILTER_METHOD_HEAD;
 	}
