@@ -17,7 +17,7 @@ RULES   := $(wildcard deploy/prometheus/*.yaml)
 LINT_WARN := -Walloca -Wduplicated-cond -Wlogical-op -Wredundant-decls
 
 lint-all: $(L)/format $(L)/layers $(L)/banned $(L)/spdx $(L)/shell $(L)/python $(L)/spelling $(L)/yaml $(L)/promtool \
-          $(L)/man $(L)/rules $(L)/headers $(L)/padding $(L)/cppcheck \
+          $(L)/man $(L)/rules $(L)/headers $(L)/padding $(L)/cppcheck $(L)/bpf $(L)/config-docs $(L)/health-docs $(L)/links $(L)/unit \
           $(OUR_USER_C:%=$(L)/%.warn) $(OUR_USER_C:%=$(L)/%.tidy) $(OUR_TEST_C:%=$(L)/%.tidy)
 	@echo 'lint: clean'
 
@@ -46,7 +46,7 @@ $(L)/spdx: $(OURS) $(SCRIPTS) $(PYTHON) tests/lint/spdx.awk
 	$(lint_done)
 
 # The rules' own test: every sample must be refused, by the rule it is named after.
-$(L)/rules: $(wildcard tests/lint/*.awk tests/lint/*.sh tests/lint/samples/*)
+$(L)/rules: $(wildcard tests/lint/*.awk tests/lint/*.sh tests/lint/*.py tests/lint/samples/* tests/lint/samples/*/*)
 	$(lint_say)
 	$(Q)tests/lint/rules_test.sh
 	$(lint_done)
@@ -103,6 +103,39 @@ $(L)/cppcheck: $(OUR_USER_C) $(OUR_HDR) | $(SKEL)
 		--inline-suppr --error-exitcode=1 --cppcheck-build-dir=$(L)/cppcheck.cache --library=posix \
 		$(CPPCHECK_OFF:%=--suppress='%') -D'LIBBPF_OPTS(t,n,...)=struct t n' \
 		-D_GNU_SOURCE -D__x86_64__ -DKILTER_VERSION='""' -DKILTER_REVISION='""' -Iinclude -Iuser -I$(B)/skel $(OUR_USER_C)
+	$(lint_done)
+
+# The objects compile against the types of the architecture that this machine is not.
+OTHER_ARCH := $(if $(filter x86_64,$(ARCH)),arm64,x86_64)
+$(L)/bpf: $(filter bpf/%,$(OURS)) $(filter include/%,$(OURS)) vmlinux/$(OTHER_ARCH)/vmlinux.h
+	$(lint_say)
+	$(Q)$(MAKE) --no-print-directory -s ARCH=$(OTHER_ARCH) B=$(L)/$(OTHER_ARCH) bpf > /dev/null
+	$(lint_done)
+
+# The reference pages are what kilterd prints; see user/core/config_fields.c.
+$(L)/config-docs: $(B)/kilterd docs/configuration.md docs/man/kilter.yaml.5 tests/lint/config_docs.py
+	$(lint_say)
+	$(Q)python3 tests/lint/config_docs.py $(B)/kilterd docs/configuration.md docs/man/kilter.yaml.5
+	$(lint_done)
+
+# Each rule of health has a row in its page.
+$(L)/health-docs: user/health/rules/rules.c user/health/engine.c docs/health.md
+	$(lint_say)
+	$(Q)for c in $$(sed -nE 's/^    \{"([a-z_]+)", ON.*/\1/p; s/.*code = "([a-z_]+)".*/\1/p' user/health/rules/rules.c \
+		user/health/engine.c | sort -u); do \
+		grep -q "^| .$$c. |" docs/health.md || { echo "docs/health.md has no row for '$$c'" >&2; exit 1; }; done
+	$(lint_done)
+
+$(L)/unit: deploy/systemd/kilter.service.in $(B)/kilterd
+	$(lint_say)
+	$(Q)mkdir -p $(L)/systemd && sed 's|@PREFIX@/sbin|$(abspath $(B))|' $< > $(L)/systemd/kilter.service
+	$(Q)systemd-analyze verify --man=no $(L)/systemd/kilter.service
+	$(lint_done)
+
+# Every relative link of a page leads to a file, and every page of docs/ is reached from its index.
+$(L)/links: $(filter %.md,$(PROSE)) tests/lint/links.py
+	$(lint_say)
+	$(Q)python3 tests/lint/links.py README.md docs/README.md
 	$(lint_done)
 
 $(L)/%.c.warn: %.c $(OUR_HDR) | $(SKEL)

@@ -32,6 +32,26 @@ passes banned samples/banned/comment.c
 refuses spdx samples/spdx/none.c "licence is ''"
 passes spdx samples/spdx/apache.c
 
+# Checks that are programs: what they print, and whether they pass.
+says() { # STATUS TEXT PROGRAM ARG...
+	local want=$1 text=$2 out got
+	shift 2
+	out=$(python3 "$@" 2>&1)
+	got=$?
+	if [ "$got" != "$want" ] || [[ $out != *"$text"* ]]; then
+		echo "$* ends with $got and says '$out', expected $want and '$text'" >&2
+		bad=1
+	fi
+}
+says 0 '' links.py samples/links/good.md
+says 1 "'gone.md' leads nowhere" links.py samples/links/bad/first.md
+says 1 "'second.md#none': samples/links/bad/second.md has no such heading" links.py samples/links/bad/first.md
+says 1 'alone.md: no page of the index leads here' links.py samples/links/bad/first.md
+config=samples/config
+says 0 '' config_docs.py $config/kilterd.sh $config/good.md $config/good.5
+says 1 'stale.md is stale' config_docs.py $config/kilterd.sh $config/stale.md $config/good.5
+says 1 'stale.5 has other keys or defaults' config_docs.py $config/kilterd.sh $config/good.md $config/stale.5
+
 # The runner itself: a crash, a timeout, a failure and a skip are seen for what they are.
 runner() { # CLOSING-LINE STATUS TEST...
 	local want=$1 status=$2 out got

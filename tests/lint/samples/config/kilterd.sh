@@ -1,0 +1,10 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+cat << 'E'
+# Configuration
+
+| key | default |
+|---|---|
+| `tick` | `1s` |
+| `listen` | `""` |
+E
