@@ -807,14 +807,17 @@ int config_write_docs(FILE *f)
 	    "| key | default | values | changed by | meaning |\n|---|---|---|---|---|\n");
 	for (unsigned int i = 0; i < config_fields_count; i++)
 		doc_row(f, &config_fields[i]);
-	fprintf(
-	    f,
-	    "\n## Policies\n\nEach entry of `guard.policies` (at most %d), and `guard.defaults` "
-	    "for what no policy matches;\n`guard.defaults` has no `name`, `workload` and "
-	    "`destination`, and stands before `guard.policies`,\nwhich inherit from it. The "
-	    "most specific policy counts; [guard.md](guard.md) says which that is, and what each\nnumber "
-	    "does.\n\n| key | default | values | changed by | meaning |\n|---|---|---|---|---|\n",
-	    CONFIG_POLICIES_MAX);
+	fprintf(f,
+		"\n## Policies\n\n"
+		"Each entry of `guard.policies` (at most %d), and `guard.defaults` for what no "
+		"policy matches;\n"
+		"`guard.defaults` has no `name`, `workload` and `destination`, and stands before "
+		"`guard.policies`,\n"
+		"which inherit from it. The most specific policy counts; [guard.md](guard.md) says "
+		"which that is\n"
+		"and what each number does.\n\n"
+		"| key | default | values | changed by | meaning |\n|---|---|---|---|---|\n",
+		CONFIG_POLICIES_MAX);
 	for (unsigned int i = 0; i < config_policy_fields_count; i++)
 		doc_row(f, &config_policy_fields[i]);
 	return ferror(f) ? -EIO : 0;
