@@ -75,6 +75,11 @@ static void fill(struct snapshot_writer *w, uint32_t series_count, uint64_t tick
 	k = snapshot_add(w, SNAP_WORKLOADS, sizeof(*k));
 	k->health = SNAPSHOT_NO_INDEX;
 	k->name = snapshot_str(w, "we\"b\\\n\xff");
+	k->service = 1;
+	/* Known from its system calls only. */
+	k = snapshot_add(w, SNAP_WORKLOADS, sizeof(*k));
+	k->health = SNAPSHOT_NO_INDEX;
+	k->name = snapshot_str(w, "sleep");
 	n = snapshot_add(w, SNAP_CONNS, sizeof(*n));
 	n->role = KILTER_ROLE_CLIENT;
 	n->port = 80;

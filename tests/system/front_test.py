@@ -226,6 +226,27 @@ class Abuse(Front):
         self.assertGreater(refused['kilter_http_connections_refused_total{reason="connections_of_address"}'], 0)
         self.assert_never_late()
 
+    def test_a_full_house_over_tcp_leaves_room_for_the_unix_socket(self):
+        def fill():
+            """As many as there may be, from so many addresses that none has too many."""
+            for i in range(CONNECTIONS + 8):
+                with contextlib.suppress(OSError):
+                    held.append(socket.create_connection(("127.0.0.1", self.port), timeout=5,
+                                                         source_address=(f"127.0.1.{1 + i // 4}", 0)))
+
+        def full():
+            fill()
+            self.assertEqual(self.ask(unix=True)[0], 200)
+            return self.refused_for_total() > before
+
+        held, before = [], self.refused_for_total()
+        self.addCleanup(lambda: [s.close() for s in held])
+        self.wait("the house is full", full)
+
+    def refused_for_total(self):
+        _, body, _ = self.ask(path="/metrics", unix=True)
+        return float(re.search(rb'connections_refused_total\{reason="connections"\} (\d+)', body).group(1))
+
     def test_slow_heads_and_slow_bodies_end_by_the_deadline(self):
         for start in (b"", b"GET / HT", b"POST /api/v1/status HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n1"):
             with self.subTest(start), socket.create_connection(("127.0.0.1", self.port), timeout=WAIT_SECONDS) as s:
@@ -345,6 +366,12 @@ class Http(Front):
         self.assertEqual(seen, ["web -> 192.0.2.1:80", "slow", "missing"])
         for bad in ("limit=0", "limit=x", "limit=1001", "cursor=-1"):
             self.assertEqual(self.ask(path="/api/v1/circuits?" + bad)[0], 400, bad)
+
+    def test_services_are_those_that_serve_or_call(self):
+        _, body, _ = self.ask(path="/api/v1/services?limit=1")
+        page = json.loads(body)
+        self.assertEqual([s["name"] for s in page["items"]], ['we"b\\\n\ufffd'])
+        self.assertIsNone(page["next"])
 
     def test_request_ids(self):
         self.assertEqual(self.ask(X_Request_ID="mine.1")[2]["X-Request-ID"], "mine.1")

@@ -331,7 +331,8 @@ static void take(struct http *h, int fd, bool is_unix, const struct sockaddr_sto
 
 	map_address(ss, addr);
 	why = REFUSED_TOTAL;
-	if (h->conns_count >= h->config->api.max_connections || (unsigned int)fd >= h->by_fd_count)
+	if (h->conns_count >= h->config->api.max_connections + (is_unix ? HTTP_UNIX_RESERVE : 0) ||
+	    (unsigned int)fd >= h->by_fd_count)
 		goto refused;
 	why = REFUSED_ADDRESS;
 	if (!is_unix && conns_from(h, addr) >= h->config->api.max_connections_per_ip)
@@ -805,7 +806,7 @@ static int start_mhd(struct http *h)
 	    on_request, h, MHD_OPTION_NOTIFY_CONNECTION, on_connection, h,
 	    MHD_OPTION_NOTIFY_COMPLETED, on_completed, h, MHD_OPTION_UNESCAPE_CALLBACK,
 	    keep_escapes, NULL, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HTTP_MHD_MEMORY,
-	    MHD_OPTION_CONNECTION_LIMIT, h->config->api.max_connections,
+	    MHD_OPTION_CONNECTION_LIMIT, h->config->api.max_connections + HTTP_UNIX_RESERVE,
 	    MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_END);
 	if (!h->mhd)
 		return -ENOMEM;

@@ -10,7 +10,11 @@
 #include "core/config.h"
 #include "core/loop.h"
 
-#define HTTP_FDS_EXTRA 64u /* descriptors of the worker beside its connections */
+/* Connections of the Unix socket beyond api.max_connections: whoever fills those up over TCP
+ * must not lock out the administrator. */
+#define HTTP_UNIX_RESERVE 16u
+/* Descriptors of the worker beside api.max_connections. */
+#define HTTP_FDS_EXTRA (HTTP_UNIX_RESERVE + 64u)
 
 struct http;
 struct http_options {

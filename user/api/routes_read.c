@@ -319,9 +319,18 @@ static void put_all(struct json *j, const char *key, const struct snapshot *s, e
 	json_array_end(j);
 }
 
-static void list(struct api_request *r, struct api_reply *reply, enum snap_table t, put_fn put)
+/* Is it of the list? NULL: every row is. */
+typedef bool (*row_fn)(const struct snapshot *s, uint32_t row);
+
+static bool is_service(const struct snapshot *s, uint32_t row)
 {
-	uint32_t limit = API_LIMIT, at = 0, end;
+	return snapshot_rows(s, SNAP_WORKLOADS, struct snap_workload)[row].service;
+}
+
+static void list_of(struct api_request *r, struct api_reply *reply, enum snap_table t, row_fn of,
+		    put_fn put)
+{
+	uint32_t limit = API_LIMIT, at = 0, n = 0;
 	char next[API_CURSOR_MAX];
 	struct json j;
 
@@ -333,20 +342,28 @@ static void list(struct api_request *r, struct api_reply *reply, enum snap_table
 		api_problem(reply, 400, "cursor is none that this API gave");
 		return;
 	}
-	if (at > r->snapshot->counts[t])
-		at = r->snapshot->counts[t];
-	end = r->snapshot->counts[t] - at < limit ? r->snapshot->counts[t] : at + limit;
 	json_init(&j, API_JSON_MAX);
 	json_object_begin(&j);
 	json_key(&j, "items");
 	json_array_begin(&j);
-	for (uint32_t i = at; i < end; i++)
-		put(&j, r->snapshot, i);
+	for (; at < r->snapshot->counts[t] && n < limit; at++) {
+		if (of && !of(r->snapshot, at))
+			continue;
+		put(&j, r->snapshot, at);
+		n++;
+	}
 	json_array_end(&j);
-	snprintf(next, sizeof(next), "%u", end);
-	json_kv_string(&j, "next", end < r->snapshot->counts[t] ? next : NULL);
+	while (of && at < r->snapshot->counts[t] && !of(r->snapshot, at))
+		at++;
+	snprintf(next, sizeof(next), "%u", at);
+	json_kv_string(&j, "next", at < r->snapshot->counts[t] ? next : NULL);
 	json_object_end(&j);
 	api_json(reply, 200, &j);
+}
+
+static void list(struct api_request *r, struct api_reply *reply, enum snap_table t, put_fn put)
+{
+	list_of(r, reply, t, NULL, put);
 }
 
 /* Each of these rows starts with its name. */
@@ -379,7 +396,7 @@ void api_get_services(struct api_request *r, struct api_reply *reply)
 	if (*r->name)
 		one(r, reply, SNAP_WORKLOADS, sizeof(struct snap_workload), put_service);
 	else
-		list(r, reply, SNAP_WORKLOADS, put_service);
+		list_of(r, reply, SNAP_WORKLOADS, is_service, put_service);
 }
 
 void api_get_circuits(struct api_request *r, struct api_reply *reply)

@@ -317,6 +317,7 @@ static void add_workload(struct build *b, const struct model_workload *m)
 	r->cgroup_id = m->cgroup_id;
 	r->pid = m->pid;
 	r->health = health_row(b, HEALTH_WORKLOAD, m->index);
+	r->service = m->visible;
 	r->open_connections = m->open_connections;
 	r->undecoded = m->undecoded;
 	for (unsigned int i = 0; i < MODEL_SPANS; i++) {

@@ -38,7 +38,6 @@ struct workload {
 	struct window_red *red[2]; /* server, client */
 	struct window_tcp *tcp;
 	int64_t open;
-	bool visible;
 };
 
 struct id_workload {
@@ -270,7 +269,7 @@ static struct workload *make_room(struct model *m)
 	uint32_t pos = 0;
 
 	while ((w = table_next(&m->workloads, &pos)))
-		if (!w->visible && (!oldest || w->pub.last_seen_ns < oldest->pub.last_seen_ns))
+		if (!w->pub.visible && (!oldest || w->pub.last_seen_ns < oldest->pub.last_seen_ns))
 			oldest = w;
 	if (!oldest)
 		return NULL;
@@ -325,7 +324,7 @@ static struct workload *workload_seen(struct model *m, __u32 id)
 	struct workload *w = i ? workload_resolve(m, i) : NULL;
 
 	if (w) {
-		w->visible = true;
+		w->pub.visible = true;
 		w->pub.last_seen_ns = m->clock.now_ns;
 	}
 	return w;
@@ -611,8 +610,8 @@ static void settle_workload(struct model *m, struct workload *w)
 	if (w->tcp)
 		window_tcp_settle(w->tcp, &m->clock);
 	w->pub.open_connections = w->open > 0 ? (uint64_t)w->open : 0;
-	if (w->visible && w->open <= 0 && forgotten(m, w->pub.last_seen_ns)) {
-		w->visible = false;
+	if (w->pub.visible && w->open <= 0 && forgotten(m, w->pub.last_seen_ns)) {
+		w->pub.visible = false;
 		workload_windows_free(w);
 	}
 }
@@ -673,7 +672,7 @@ void model_each_workload(struct model *m, void (*fn)(void *ctx, const struct mod
 	uint32_t pos = 0;
 
 	while ((w = table_next(&m->workloads, &pos)))
-		if (w->visible)
+		if (w->pub.visible)
 			fn(ctx, &w->pub);
 }
 

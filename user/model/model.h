@@ -57,6 +57,7 @@ struct model_workload {
 	uint64_t open_connections; /* both roles, now */
 	uint64_t undecoded;	   /* connections without a known protocol, total */
 	uint32_t index;		   /* stable while the workload lives */
+	bool visible; /* it listens, calls or was called; false: only other records name it */
 	uint64_t last_seen_ns;
 };
 

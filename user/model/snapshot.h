@@ -77,6 +77,8 @@ struct snap_workload {
 	uint64_t cgroup_id;
 	uint32_t pid;
 	uint32_t health; /* row of SNAP_HEALTH or SNAPSHOT_NO_INDEX */
+	/* It listens, calls or was called. Else only totals or system calls name it: no service. */
+	uint32_t service, pad;
 	uint64_t open_connections, undecoded;
 	struct snap_red server[MODEL_SPANS], client[MODEL_SPANS];
 	struct snap_tcp tcp[MODEL_SPANS];
