@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 # timeout: 240
-"""Records that the kernel could not hand over are counted exactly, and told once over all lives."""
+"""What finds no room in the kernel is counted exactly, told once over all lives, and reaches health."""
 
 import os
 import signal
+import socket
+import threading
 import unittest
 
 import kilter
@@ -12,6 +14,64 @@ import kilter
 PROGRAMS = 6000  # their records are half as much again as the ring buffer holds
 LOOP = f"i=0; while [ $i -lt {PROGRAMS} ]; do /bin/true; i=$((i+1)); done"
 RECORDS = 2 * PROGRAMS + 2  # an exec and an exit of each, and of the shell
+
+
+STATUSES = range(200, 400)
+
+
+def server(port):
+    """Answers GET /NNN with status NNN."""
+    def work(connection):
+        with connection, connection.makefile("rb") as stream:
+            for line in stream:
+                if line.startswith(b"GET /"):
+                    status = line.split()[1][1:].decode()
+                elif not line.strip():
+                    length = "" if status == "204" else "Content-Length: 0\r\n"
+                    connection.sendall(f"HTTP/1.1 {status} X\r\n{length}\r\n".encode())
+
+    with socket.create_server(("127.0.0.1", port), backlog=64) as listener:
+        while True:
+            threading.Thread(target=work, args=(listener.accept()[0],), daemon=True).start()
+
+
+def ask(port):
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as s, s.makefile("rb") as stream:
+        for status in STATUSES:
+            s.sendall(f"GET /{status} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+            while stream.readline().strip():
+                pass
+
+
+class FullMap(kilter.Case):
+    config = "limits: {series: 64}\n"
+
+    def test_requests_without_room_are_counted_and_nothing_is_called_healthy(self):
+        self.daemon.start()
+        port = kilter.free_port()
+        self.sandbox.serve(server, port)
+        kilter.wait_for("the server listens", lambda: kilter.can_connect(port))
+        self.sandbox.call(ask, port)
+
+        def seen():
+            return sum(sum(self.daemon.counts(side).values()) for side in (kilter.SERVER, kilter.CLIENT))
+
+        def dropped():
+            return int(self.daemon.value("kilter_dropped_total", where="series", reason="full"))
+
+        kilter.wait_for("every request is counted or dropped", lambda: seen() + dropped() >= 2 * len(STATUSES))
+        self.assertEqual(seen() + dropped(), 2 * len(STATUSES))
+        self.assertGreater(dropped(), 0)
+
+        def judged():
+            health = self.daemon.json("/api/v1/health")
+            return {s["name"]: (s["state"], [r["text"] for r in s["reasons"]])
+                    for s in (health["node"], *health["workloads"])}
+
+        told = f"{dropped()} observations lost (series: full): figures are incomplete"
+        states = kilter.wait_for("the node says what is missing",
+                                 lambda: (j := judged())["node"] == ("unknown", [told]) and j)
+        self.assertNotIn("healthy", {state for state, _ in states.values()})
 
 
 class Losses(kilter.Case):

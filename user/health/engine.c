@@ -41,6 +41,9 @@ struct health {
 	struct table subjects;
 	struct selfstat stat;
 	uint64_t ticks, full; /* full: times that a subject found no room */
+	/* What the kernel lost since figures were last whole, and where it lost some last. */
+	uint64_t lost;
+	char lost_at[64];
 	/* Of the tick under way */
 	uint64_t boot_ns, real_ns;
 	struct model *model;
@@ -214,8 +217,13 @@ static void judge(struct health *h, struct subject *s, const struct rule_input *
 	    model_incomplete(h->model)) {
 		struct health_reason r = {.code = "incomplete"};
 
-		rule_verdict(&r, HEALTH_UNKNOWN, 1, 0, 0, 0,
-			     "kilter lost observations: figures are incomplete");
+		if (h->lost)
+			rule_verdict(&r, HEALTH_UNKNOWN, (double)h->lost, 0, h->lost, 0,
+				     "%llu observations lost (%s): figures are incomplete",
+				     (unsigned long long)h->lost, h->lost_at);
+		else
+			rule_verdict(&r, HEALTH_UNKNOWN, 1, 0, 0, 0,
+				     "the maps could not be read: figures are incomplete");
 		add_reason(&fresh, &r);
 	}
 	settle(h, s, &fresh);
@@ -410,6 +418,22 @@ void health_reconfigure(struct health *h, const struct config *c)
 	h->config = *c;
 }
 
+/* The tick that loses something is over soon; that figures miss it is true for longer. */
+static void note_losses(struct health *h, const struct health_drop *drops, unsigned int count)
+{
+	bool any = false;
+
+	for (unsigned int i = 0; i < count; i++) {
+		if (!drops[i].loses || !drops[i].delta)
+			continue;
+		any = true;
+		h->lost += drops[i].delta;
+		snprintf(h->lost_at, sizeof(h->lost_at), "%s: %s", drops[i].where, drops[i].reason);
+	}
+	if (!any && !model_incomplete(h->model))
+		h->lost = 0;
+}
+
 void health_tick(struct health *h, struct model *m, const struct health_probe *probes,
 		 unsigned int probes_count, const struct health_drop *drops,
 		 unsigned int drops_count, uint64_t boot_ns, uint64_t real_ns)
@@ -424,6 +448,7 @@ void health_tick(struct health *h, struct model *m, const struct health_probe *p
 	h->model = m;
 	memset(h->workloads, 0, sizeof(h->workloads));
 	h->worst[0] = '\0';
+	note_losses(h, drops, drops_count);
 	model_each_listener(m, on_listener, h);
 	model_each_workload(m, on_workload, h);
 	model_each_edge(m, on_edge, h);

@@ -325,6 +325,34 @@ static void incomplete_data_is_unknown_but_hides_no_fault(void **state)
 	expect(WORKLOAD(), HEALTH_UNHEALTHY, "error_ratio");
 }
 
+static void what_was_lost_is_told_for_as_long_as_figures_miss_it(void **state)
+{
+	struct health_drop d[] = {
+	    {.where = "series", .reason = "full", .delta = 300, .loses = true},
+	    {.where = "routes", .reason = "full", .delta = 9000},
+	};
+
+	(void)state;
+	add_requests(KILTER_ROLE_SERVER, 200, 20, 1000000);
+	model_set_incomplete(model, true);
+	tick_with(NULL, 0, d, 2);
+	d[0].delta = 36;
+	tick_with(NULL, 0, d, 2);
+	ticks(3);
+	expect(NODE(), HEALTH_UNKNOWN, "incomplete");
+	assert_string_equal(NODE().reasons[0].text,
+			    "336 observations lost (series: full): figures are incomplete");
+	assert_int_equal(NODE().reasons[0].samples, 336);
+	expect(WORKLOAD(), HEALTH_UNKNOWN, "incomplete");
+	assert_string_equal(WORKLOAD().reasons[0].text, NODE().reasons[0].text);
+	model_set_incomplete(model, false);
+	ticks(1);
+	expect(WORKLOAD(), HEALTH_HEALTHY, NULL);
+	model_set_incomplete(model, true); /* of another cause: the old number is not told again */
+	ticks(1);
+	assert_null(strstr(WORKLOAD().reasons[0].text, "336"));
+}
+
 static void losses_make_the_node_unknown_and_lesser_drops_do_not(void **state)
 {
 	struct health_drop d = {.where = "series", .reason = "full", .delta = 3, .loses = false};
@@ -553,6 +581,7 @@ int main(void)
 	    T(a_quiet_service_keeps_its_state_for_an_hour),
 	    T(connections_that_cannot_be_read_are_unknown_with_their_number),
 	    T(incomplete_data_is_unknown_but_hides_no_fault),
+	    T(what_was_lost_is_told_for_as_long_as_figures_miss_it),
 	    T(losses_make_the_node_unknown_and_lesser_drops_do_not),
 	    T(a_trail_with_gaps_degrades_the_node_alone),
 	    T(every_threshold_is_a_key_and_zero_switches_its_rule_off),
