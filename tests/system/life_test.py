@@ -66,6 +66,24 @@ class Refusals(kilter.Case):
         self.daemon.audit = "/proc/kilter-audit.jsonl"
         self.refused(1, "/proc/kilter-audit.jsonl")
 
+    def test_an_unwritable_socket(self):
+        self.daemon.socket = "/proc/kilter/kilter.sock"
+        self.refused(1, "/proc/kilter")
+
+    def test_pins_where_no_bpffs_can_be(self):
+        argv = self.daemon.argv()
+        argv[argv.index("--bpffs") + 1] = "/proc/kilter"
+        self.refused(1, "/proc/kilter", argv=argv)
+
+    def test_a_cgroup_that_is_none(self):
+        argv = self.daemon.argv()
+        argv[argv.index("--cgroup") + 1] = self.sandbox.dir
+        self.refused(1, re.escape(self.sandbox.dir) + ".*cgroup", argv=argv)
+
+    def test_no_btf(self):
+        hidden = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs none /sys/kernel/btf && exec "$@"', "sh"]
+        self.refused(3, "/sys/kernel/btf/vmlinux.*CONFIG_DEBUG_INFO_BTF", argv=[*hidden, *self.daemon.argv()])
+
     def test_no_rights(self):
         os.chmod(self.sandbox.dir, 0o777)
         argv = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *self.daemon.argv()]

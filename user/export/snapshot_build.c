@@ -712,6 +712,20 @@ static void add_metric(void *ctx, const struct selfstat *s)
 	r->count = b->row - first;
 }
 
+static void add_drop(struct build *b, const char *where, const char *reason, const char *text,
+		     uint32_t loses, uint64_t total)
+{
+	struct snap_drop *r = snapshot_add(b->w, SNAP_DROPS, sizeof(*r));
+
+	if (!r)
+		return;
+	r->where = snapshot_str(b->w, where);
+	r->reason = snapshot_str(b->w, reason);
+	r->text = snapshot_str(b->w, text);
+	r->loses = loses;
+	r->total = total;
+}
+
 static void add_drops(struct build *b)
 {
 	static const struct {
@@ -723,16 +737,16 @@ static void add_drops(struct build *b)
 #undef DROP_ROW
 	};
 
-	for (unsigned int i = 0; i < KILTER_DROP_MAX; i++) {
-		struct snap_drop *r = snapshot_add(b->w, SNAP_DROPS, sizeof(*r));
+	struct audit_stats audit;
 
-		if (!r)
-			return;
-		r->where = snapshot_str(b->w, rows[i].where);
-		r->reason = snapshot_str(b->w, rows[i].reason);
-		r->text = snapshot_str(b->w, rows[i].text);
-		r->loses = rows[i].loses;
-		r->total = collect_drop_total(b->s->collect, (enum kilter_drop)i);
+	for (unsigned int i = 0; b->s->collect && i < KILTER_DROP_MAX; i++)
+		add_drop(b, rows[i].where, rows[i].reason, rows[i].text, rows[i].loses,
+			 collect_drop_total(b->s->collect, (enum kilter_drop)i));
+	if (b->s->audit) {
+		audit_get_stats(b->s->audit, &audit);
+		add_drop(b, "audit", "records",
+			 "records missing from the audit trail, for whatever reason", 0,
+			 audit.lost);
 	}
 }
 

@@ -65,6 +65,13 @@ static bool is_bpffs(const char *path)
 	return !statfs(path, &st) && (unsigned long)st.f_type == BPF_FS_MAGIC;
 }
 
+bool probe_is_cgroup2(int dir_fd)
+{
+	struct statfs st;
+
+	return !fstatfs(dir_fd, &st) && (unsigned long)st.f_type == CGROUP2_SUPER_MAGIC;
+}
+
 int probe_mkdir_p(const char *path, mode_t mode)
 {
 	char buf[CONFIG_PATH_LEN];

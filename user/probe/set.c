@@ -326,6 +326,13 @@ int probe_set_open(struct probe_set **ret, const struct config *c, const char *c
 			cgroup_dir);
 		goto fail;
 	}
+	if (!probe_is_cgroup2(set->cgroup_fd)) {
+		err = -ENOTDIR;
+		log_error("cgroup: %s is not a cgroup v2 directory (mount -t cgroup2 says where "
+			  "they are)",
+			  cgroup_dir);
+		goto fail;
+	}
 	set->cgroup_id = st.st_ino; /* kernfs: the id of a cgroup is its inode's */
 	set->resumed = !access(set->links, F_OK);
 	err = probe_mkdir_p(set->links, 0700);
