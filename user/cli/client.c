@@ -124,6 +124,21 @@ int cli_http_parse(const char *raw, size_t len, struct cli_response *ret)
 	return 0;
 }
 
+/* How long the whole answer is, once its head is there and says so; else 0: it ends with the
+ * connection. */
+static size_t answer_length(const char *raw, size_t len)
+{
+	const char *end = memmem(raw, len, "\r\n\r\n", 4), *v;
+	char digits[24];
+	size_t n;
+
+	v = end ? header(raw, end, "Content-Length", &n) : NULL;
+	if (!v || n > 12)
+		return 0;
+	snprintf(digits, sizeof(digits), "%.*s", (int)n, v);
+	return (size_t)(end - raw) + 4 + (size_t)strtoull(digits, NULL, 10);
+}
+
 int cli_http(const char *path_socket, const char *method, const char *path,
 	     struct cli_response *ret)
 {
@@ -133,7 +148,7 @@ int cli_http(const char *path_socket, const char *method, const char *path,
 	_cleanup_close_ int fd = -1;
 	_cleanup_free_ char *buf = NULL;
 	char request[2048];
-	size_t len = 0, cap = 0;
+	size_t len = 0, cap = 0, whole = 0;
 	int n;
 
 	if (strlen(path_socket) >= sizeof(addr.sun_path))
@@ -176,6 +191,10 @@ int cli_http(const char *path_socket, const char *method, const char *path,
 		if (!got)
 			break;
 		len += (size_t)got;
+		if (!whole)
+			whole = answer_length(buf, len);
+		if (whole && len >= whole)
+			break;
 		if (clock_ns(CLOCK_MONOTONIC) > deadline)
 			return -ETIMEDOUT;
 	}

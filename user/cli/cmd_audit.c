@@ -18,6 +18,36 @@
 #define TAIL_DEFAULT 20
 #define FOLLOW_US    200000
 
+/* A command line as it was, more or less: its words with blanks between. */
+static void join_args(json_t *args, char *buf, size_t size)
+{
+	size_t i, n = 0;
+	json_t *arg;
+
+	*buf = '\0';
+	json_array_foreach(args, i, arg)
+	{
+		int took = snprintf(buf + n, size - n, "%s%s", i ? " " : "",
+				    json_is_string(arg) ? json_string_value(arg) : "?");
+
+		if (took < 0 || (size_t)took >= size - n)
+			break; /* cut off */
+		n += (size_t)took;
+	}
+}
+
+/* Does it pass --action, --service and --outcome? */
+static bool wanted(const struct cli *c, const char *line, size_t len)
+{
+	json_t *j = json_loadb(line, len, 0, NULL);
+	bool yes = j && (!c->action || !strcmp(cli_text(j, "event.action"), c->action)) &&
+		   (!c->service || !strcmp(cli_text(j, "service.name"), c->service)) &&
+		   (!c->outcome || !strcmp(cli_text(j, "event.outcome"), c->outcome));
+
+	json_decref(j);
+	return yes;
+}
+
 static void print_record(const struct cli *c, const char *line, size_t len)
 {
 	json_t *j;
@@ -49,6 +79,11 @@ static void print_record(const struct cli *c, const char *line, size_t len)
 
 		snprintf(text, sizeof(text), "-> %.200s:%llu", cli_text(j, "destination.ip"),
 			 (unsigned long long)cli_whole(j, "destination.port"));
+		cli_safe(text, what, sizeof(what));
+	} else if (json_array_size(json_object_get(j, "process.args"))) {
+		char text[256];
+
+		join_args(json_object_get(j, "process.args"), text, sizeof(text));
 		cli_safe(text, what, sizeof(what));
 	} else {
 		cli_safe(*cli_text(j, "process.executable") ? cli_text(j, "process.executable")
@@ -91,6 +126,7 @@ static int follow(struct cli *c, const char *path)
 	_cleanup_free_ char *line = NULL;
 	size_t cap = 0;
 	struct stat st, now;
+	bool moved = false;
 
 	if (!f || fseek(f, 0, SEEK_END) || fstat(fileno(f), &st))
 		return CLI_FAILED;
@@ -99,7 +135,8 @@ static int follow(struct cli *c, const char *path)
 		ssize_t n = getline(&line, &cap, f);
 
 		if (n > 0 && line[n - 1] == '\n') {
-			print_record(c, line, (size_t)n - 1);
+			if (wanted(c, line, (size_t)n - 1))
+				print_record(c, line, (size_t)n - 1);
 			continue;
 		}
 		if (fflush(stdout))
@@ -107,8 +144,9 @@ static int follow(struct cli *c, const char *path)
 		clearerr(f);
 		fseeko(f, at, SEEK_SET); /* half a line: the rest is on its way */
 		if (!stat(path, &now) && (now.st_ino != st.st_ino || now.st_size < at)) {
-			FILE *fresh = fopen(path, "re");
+			FILE *fresh = moved ? fopen(path, "re") : NULL;
 
+			moved = !moved; /* it may have grown before it was moved: once more */
 			if (fresh) {
 				fclose(f);
 				f = fresh;

@@ -42,7 +42,7 @@ static int told(const struct cli_response *r, const char *path)
 
 	cli_safe(*detail ? detail : *title ? title : "no reason given", safe, sizeof(safe));
 	if (r->status == 404)
-		fprintf(stderr, "kilter: not found: %s\n", *detail ? safe : path);
+		fprintf(stderr, "kilter: not found: %s: %s\n", path, safe);
 	else
 		fprintf(stderr, "kilter: the daemon answered %d: %s\n", r->status, safe);
 	json_decref(j);
@@ -71,6 +71,12 @@ static int exchange(struct cli *c, const char *method, const char *path, json_t 
 			fprintf(stderr,
 				"kilter: the daemon's answer to %s is not JSON: line %d: %s\n",
 				path, error.line, error.text);
+			status = CLI_FAILED;
+		} else if (!json_is_object(*ret)) {
+			fprintf(stderr, "kilter: the daemon's answer to %s is no JSON object\n",
+				path);
+			json_decref(*ret);
+			*ret = NULL;
 			status = CLI_FAILED;
 		}
 	}

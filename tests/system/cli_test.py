@@ -1,0 +1,317 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+# timeout: 180
+"""The command line as its user has it: on real traffic, on a terminal, without a daemon, against a hostile one."""
+
+import contextlib
+import fcntl
+import json
+import os
+import pty
+import re
+import select
+import signal
+import socket
+import struct
+import subprocess
+import termios
+import threading
+import time
+import unittest
+
+import kilter
+
+ESCAPE = "\x1b"
+READS = (["status"], ["services"], ["deps"], ["health"], ["circuits"], ["circuits", "list"], ["probes"],
+         ["probes", "list"], ["config", "show"], ["health", "--summary"])
+
+
+def traffic(port):
+    """Some requests each second until the end of the test."""
+    while True:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5) as s:
+            for _ in range(20):
+                s.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+                s.recv(4096)
+                time.sleep(0.02)
+
+
+class WithTraffic(kilter.Case):
+    def setUp(self):
+        super().setUp()
+        self.nginx = self.sandbox.nginx('location / { return 200 "ok\\n"; }')
+        self.daemon.start()
+        self.sandbox.serve(traffic, self.nginx.port)
+        kilter.wait_for("requests are seen", lambda: sum(self.daemon.counts(kilter.SERVER).values()) > 20)
+
+
+class Commands(WithTraffic):
+    def test_every_list_in_every_form(self):
+        for command in READS:
+            for form in ("table", "wide", "json"):
+                with self.subTest(command=command, form=form):
+                    done = self.daemon.cli(*command, "-o", form)
+                    self.assertTrue(done.stdout.strip())
+                    self.assertEqual(done.stderr, "")
+                    self.assertNotIn(ESCAPE, done.stdout, "no colours where there is no terminal")
+                    if form == "json":
+                        json.loads(done.stdout)
+
+    def test_what_it_says_is_what_the_api_says(self):
+        said = json.loads(self.daemon.cli("services", "-o", "json").stdout)
+        rows = said["items"] if isinstance(said, dict) else said
+        told = self.daemon.json("/api/v1/services")["items"]
+        self.assertEqual({r["name"] for r in rows}, {r["name"] for r in told})
+        self.assertIn("nginx", {r["name"] for r in rows})
+        table = self.daemon.cli("services").stdout
+        self.assertRegex(table, r"(?m)^nginx +server +\d")
+        self.assertRegex(self.daemon.cli("service", "nginx").stdout, "10s(.|\n)*1h")
+        self.assertIn(f"127.0.0.1:{self.nginx.port}", self.daemon.cli("deps").stdout)
+
+    def test_rows_only(self):
+        with_headers = self.daemon.cli("probes").stdout.splitlines()
+        rows = self.daemon.cli("probes", "--no-headers").stdout.splitlines()
+        self.assertEqual(len(rows), len(with_headers) - 1)
+
+    def test_exit_statuses(self):
+        for argv, status, what in ((["service", "no-such-thing"], 3, "no-such-thing"),
+                                   (["circuits", "show", "nothing"], 3, "nothing"),
+                                   (["servces"], 2, "did you mean 'services'"), (["services", "--colour"], 2, "--colour"),
+                                   (["services", "-o", "yaml"], 2, "table"), (["top", "--interval", "soon"], 2, "soon"),
+                                   (["service"], 2, "NAME")):
+            with self.subTest(argv=argv):
+                done = self.daemon.cli(*argv, check=False)
+                self.assertEqual(done.returncode, status, done.stdout + done.stderr)
+                self.assertIn(what, done.stderr)
+
+    def test_top_in_a_pipe(self):
+        done = self.daemon.cli("top", "--count", "2", "--interval", "300ms")
+        self.assertEqual(len(re.findall(r"(?m)^nginx ", done.stdout)), 2)
+        self.assertNotIn(ESCAPE, done.stdout)
+
+    def test_without_a_daemon_the_maps_still_speak(self):
+        self.assertEqual(self.daemon.stop(), 0)
+        done = self.daemon.cli("services", check=False)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("nginx", done.stdout)
+        self.assertIn("daemon", done.stderr)
+
+    def test_the_audit_trail(self):
+        subprocess.run(["/bin/sh", "-c", "exit 3"], preexec_fn=self.sandbox.join, check=False)
+        kilter.wait_for("the exec is recorded", lambda: "exit 3" in self.audit("query", "--action", "exec"))
+        lines = self.audit("query", "--limit", "5", "-o", "json").splitlines()
+        self.assertEqual(len(lines), 5)
+        for line in lines:
+            json.loads(line)
+        self.assertTrue(self.audit("tail").strip())
+
+    def test_following_shows_what_was_asked_for_over_a_rotation(self):
+        with subprocess.Popen([kilter.KILTER, "audit", "tail", "-F", "-o", "json", "--action", "exec", "--file",
+                               self.daemon.audit], stdout=subprocess.PIPE, text=True) as follower:
+            self.addCleanup(follower.kill)
+            time.sleep(0.5)
+            for i, mark in enumerate(("first-mark", "second-mark")):
+                subprocess.run(["/bin/true", mark], preexec_fn=self.sandbox.join, check=True)
+                for line in follower.stdout:
+                    record = json.loads(line)
+                    self.assertEqual(kilter.field(record, "event.action"), "exec")
+                    if mark in repr(kilter.field(record, "process.args")):
+                        break
+                if not i:
+                    os.rename(self.daemon.audit, self.daemon.audit + ".moved")
+                    self.daemon.process.send_signal(signal.SIGHUP)
+                    kilter.wait_for("a new file is there", lambda: os.path.exists(self.daemon.audit))
+            follower.kill()
+
+    def audit(self, *args):
+        return self.daemon.cli("audit", *args, "--file", self.daemon.audit).stdout
+
+
+class Terminal:
+    """A command on a terminal of its own."""
+
+    def __init__(self, argv, term="xterm-256color", rows=24, columns=100):
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            os.environ["TERM"] = term
+            os.environ.pop("NO_COLOR", None)
+            os.execv(argv[0], argv)
+        self.said = ""
+        self.resize(rows, columns)
+
+    def resize(self, rows, columns):
+        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        os.kill(self.pid, signal.SIGWINCH)
+
+    def read(self, seconds=0.2):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if select.select([self.fd], [], [], 0.05)[0]:
+                try:
+                    chunk = os.read(self.fd, 65536)
+                except OSError:  # the other side is gone
+                    break
+                if not chunk:
+                    break
+                self.said += chunk.decode(errors="replace")
+        return self.said
+
+    def await_text(self, what, seconds=kilter.SETTLE_SECONDS):
+        kilter.wait_for(f"{what!r} is shown", lambda: re.search(what, self.read()), seconds)
+
+    def type(self, keys):
+        os.write(self.fd, keys.encode())
+
+    def wait(self):
+        """Its exit status; what it says meanwhile is read, or it could not end."""
+        def ended():
+            self.read(0.1)
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            return [os.waitstatus_to_exitcode(status)] if pid else None
+
+        status = kilter.wait_for("the command ends", ended, 20)[0]
+        os.close(self.fd)
+        return status
+
+
+class Top(WithTraffic):
+    def terminal(self, term="xterm-256color", **kw):
+        t = Terminal([kilter.KILTER, "top", "--interval", "300ms", "--socket", self.daemon.socket], term, **kw)
+        self.addCleanup(self.end, t)
+        return t
+
+    def end(self, terminal):
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            os.kill(terminal.pid, signal.SIGKILL)
+            os.waitpid(terminal.pid, 0)
+
+    def test_it_draws_resizes_and_gives_the_terminal_back(self):
+        t = self.terminal()
+        t.await_text("nginx")
+        t.said = ""
+        t.resize(10, 60)
+        t.await_text("nginx")
+        for line in re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", t.said).split("\r\n")[2:-1]:
+            self.assertLessEqual(len(line), 100)
+        t.said = ""
+        for key in "reepn":  # whatever they sort by, it must stay alive
+            t.type(key)
+        t.await_text("nginx")
+        t.type("q")
+        self.assertEqual(t.wait(), 0)
+        self.assertIn(f"{ESCAPE}[?25h", t.said, "the cursor is shown again")
+        self.assertIn(f"{ESCAPE}[?1049l", t.said, "the screen is as it was")
+
+    def test_ctrl_c_gives_the_terminal_back(self):
+        t = self.terminal()
+        t.await_text("nginx")
+        t.said = ""
+        t.type("\x03")
+        t.wait()
+        self.assertIn(f"{ESCAPE}[?25h", t.said)
+
+    def test_a_dumb_terminal_gets_no_escapes(self):
+        t = self.terminal("dumb")
+        t.await_text("nginx")
+        self.assertNotIn(ESCAPE, t.said)
+        t.type("\x03")
+        t.wait()
+
+
+class Hostile(unittest.TestCase):
+    """Whoever owns the socket may be anyone: one clear error, in bounded time, nothing raw on the terminal."""
+
+    def setUp(self):
+        self.sandbox = kilter.Sandbox("hostile")
+        self.addCleanup(self.sandbox.close)
+        self.path = self.sandbox.path("hostile.sock")
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.addCleanup(self.listener.close)
+        self.listener.bind(self.path)
+        self.listener.listen()
+
+    def against(self, *answers, command="services"):
+        def serve():
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = self.listener.accept()
+                    with connection, contextlib.suppress(OSError):
+                        connection.recv(65536)
+                        for part in answers:
+                            if part is None:
+                                connection.settimeout(60)
+                                connection.recv(1)  # until the other side has had enough
+                            elif callable(part):
+                                part(connection)
+                            else:
+                                connection.sendall(part)
+
+        threading.Thread(target=serve, daemon=True).start()
+        return subprocess.run([kilter.KILTER, command, "--socket", self.path, "--bpffs", self.sandbox.path("none")],
+                              capture_output=True, timeout=60, text=True, errors="replace", check=False)
+
+    def refused(self, *answers, command="services"):
+        done = self.against(*answers, command=command)
+        self.assertIn(done.returncode, (1, 4), done.stderr)
+        self.assertTrue(done.stderr.startswith("kilter: "), done.stderr)
+        self.assertLess(len(done.stderr), 1000)
+        for raw in (ESCAPE, "\x07", "\x9b"):
+            self.assertNotIn(raw, done.stdout + done.stderr)
+        return done
+
+    def test_garbage(self):
+        self.refused(os.urandom(4096))
+
+    def test_nothing_at_all(self):
+        self.refused()
+
+    def test_an_answer_cut_off(self):
+        self.refused(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 500\r\n\r\n{\"items\":[")
+
+    def test_half_an_answer_then_silence(self):
+        self.refused(b"HTTP/1.1 200 OK\r\nContent-Le", None)
+
+    def test_no_json(self):
+        self.refused(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n<html>no!")
+
+    def test_json_of_another_shape(self):
+        self.refused(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]")
+
+    def test_an_endless_head(self):
+        self.refused(lambda c: [c.sendall(b"X-Filler: " + b"y" * 1000 + b"\r\n") for _ in range(100000)])
+
+    def test_an_endless_body(self):
+        def body(connection):
+            connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n{\"items\":[")
+            for _ in range(1000000):
+                connection.sendall(b" " * 65536)
+
+        self.refused(body)
+
+    def test_escapes_in_an_error(self):
+        problem = b'{"title":"\\u001b]0;owned\\u0007","detail":"\\u001b[2J\\u009b31m","status":500}'
+        done = self.refused(b"HTTP/1.1 500 No\r\nContent-Type: application/problem+json\r\nContent-Length: " +
+                            str(len(problem)).encode() + b"\r\n\r\n" + problem)
+        self.assertIn("31m", done.stderr)
+
+
+class Completion(unittest.TestCase):
+    def test_bash_completes_commands_and_options(self):
+        def complete(line):
+            script = ('source <("$0" completion bash); COMP_LINE="$1"; COMP_POINT=${#1}; read -ra COMP_WORDS <<< "$1"; '
+                      '[[ $1 == *" " ]] && COMP_WORDS+=(""); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _kilter; '
+                      'printf "%s\\n" "${COMPREPLY[@]}"')
+            done = subprocess.run(["bash", "-c", script, kilter.KILTER, line], capture_output=True, text=True,
+                                  check=True, timeout=20)
+            self.assertEqual(done.stderr, "")
+            return done.stdout.split()
+
+        self.assertIn("services", complete("kilter ser"))
+        self.assertNotIn("health", complete("kilter ser"))
+        self.assertIn("--output", complete("kilter services --out"))
+        self.assertEqual(set(complete("kilter services -o ")), {"table", "wide", "json"})
+        self.assertIn("trip", complete("kilter circuits t"))
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
