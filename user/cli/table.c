@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Columns as wide as their widest cell; a narrow terminal loses columns from the right. */
+/* Columns as wide as their widest cell; a narrow terminal loses the least important first. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,6 +9,7 @@
 
 #define CELL_MAX 160
 #define GAP	 2
+#define REST_MIN 8 /* what is left of a column that is cut */
 
 struct cli_table {
 	const struct cli *cli;
@@ -108,10 +109,44 @@ static void put_row(const struct cli_table *t, struct out *o, const char (*cells
 	put(o, eol, strlen(eol));
 }
 
+static unsigned int total(const struct cli_table *t, const unsigned int *w)
+{
+	unsigned int sum = 0;
+
+	for (unsigned int k = 0; k < t->columns; k++)
+		sum += w[k] ? w[k] + GAP : 0;
+	return sum ? sum - GAP : 0;
+}
+
+/* Who, and how it is: the last to go. */
+static bool is_kept(const struct cli_table *t, unsigned int k)
+{
+	return !k || !strcmp(t->headers[k], "HEALTH") || !strcmp(t->headers[k], "STATE");
+}
+
+/* First the last column is cut (the reason), then numbers go from the right, then text, and in the
+ * end the name is cut. */
+static void squeeze(const struct cli_table *t, unsigned int width, unsigned int *w)
+{
+	unsigned int over;
+
+	for (int pass = 0; pass < 3; pass++)
+		for (unsigned int k = t->columns; k-- > 0;) {
+			bool number = t->right & (1u << k), last = k + 1 == t->columns;
+
+			over = total(t, w) > width ? total(t, w) - width : 0;
+			if (!over)
+				return;
+			if (is_kept(t, k) || (pass == 0 && !last) || (pass == 1 && !number))
+				continue;
+			w[k] = !pass && !number && w[k] >= over + REST_MIN ? w[k] - over : 0;
+		}
+	over = total(t, w) > width ? total(t, w) - width : 0;
+	w[0] = w[0] > over ? w[0] - over : 1;
+}
+
 static void layout(const struct cli_table *t, unsigned int width, unsigned int *ret)
 {
-	unsigned int used = 0;
-
 	for (unsigned int k = 0; k < t->columns; k++) {
 		ret[k] = 0;
 		if ((t->wide & (1u << k)) && t->cli->output != CLI_WIDE)
@@ -121,22 +156,8 @@ static void layout(const struct cli_table *t, unsigned int width, unsigned int *
 			if (strlen(t->text[i]) > ret[k])
 				ret[k] = (unsigned int)strlen(t->text[i]);
 	}
-	for (unsigned int k = 0; width && k < t->columns; k++) {
-		unsigned int gap = used ? GAP : 0;
-
-		if (!ret[k])
-			continue;
-		if (used + gap + ret[k] > width) {
-			/* The last that fits in part is cut when text, dropped when a number. */
-			unsigned int room = width > used + gap ? width - used - gap : 0;
-
-			ret[k] = room >= 8 && !(t->right & (1u << k)) ? room : k ? 0 : width;
-			for (unsigned int i = k + 1; i < t->columns; i++)
-				ret[i] = 0;
-			return;
-		}
-		used += gap + ret[k];
-	}
+	if (width)
+		squeeze(t, width, ret);
 }
 
 static void table_free(struct cli_table **t)

@@ -108,7 +108,7 @@ static void a_name_becomes_one_path_segment(void **state)
 	assert_int_equal(cli_encode("longer than that", small, sizeof(small)), -ENAMETOOLONG);
 }
 
-static void a_narrow_terminal_loses_columns_from_the_right(void **state)
+static void a_narrow_terminal_cuts_the_last_column(void **state)
 {
 	static const char *const headers[] = {"NAME", "N", "TEXT"};
 	struct cli c = {.headers = true};
@@ -123,6 +123,38 @@ static void a_narrow_terminal_loses_columns_from_the_right(void **state)
 	cli_table_cell(t, "a long reason that does not fit");
 	cli_table_render(&t, 22, 0, 10, false, buf, sizeof(buf));
 	assert_string_equal(buf, "NAME   N  TEXT\nnginx  7  a long reaso\n");
+}
+
+static void a_narrow_terminal_keeps_the_name_and_its_health(void **state)
+{
+	static const char *const headers[] = {"NAME", "RATE", "P99", "HEALTH", "REASON"};
+	static const char *const cells[] = {"nginx", "100.0", "19.4ms", "degraded", "error ratio"};
+	static const struct {
+		unsigned int width;
+		const char *line;
+	} want[] = {
+	    {80, "nginx  100.0  19.4ms  degraded  error ratio\n"},
+	    {40, "nginx  100.0  19.4ms  degraded  error ra\n"},
+	    {30, "nginx  100.0  19.4ms  degraded\n"},
+	    {25, "nginx  100.0  degraded\n"},
+	    {16, "nginx  degraded\n"},
+	    {13, "ngi  degraded\n"},
+	    {3, "n  degraded\n"},
+	};
+	struct cli c = {0};
+	char buf[512];
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(want) / sizeof(want[0]); i++) {
+		struct cli_table *t;
+
+		assert_int_equal(cli_table_new(&t, &c, headers, 5), 0);
+		cli_table_layout(t, 6, 0);
+		for (int k = 0; k < 5; k++)
+			cli_table_cell(t, cells[k]);
+		cli_table_render(&t, want[i].width, 0, 10, false, buf, sizeof(buf));
+		assert_string_equal(buf, want[i].line);
+	}
 }
 
 static void rows_are_skipped_and_bounded(void **state)
@@ -169,7 +201,8 @@ int main(void)
 	    cmocka_unit_test(a_near_word_is_suggested_and_a_far_one_is_not),
 	    cmocka_unit_test(answers_are_taken_whole_or_not_at_all),
 	    cmocka_unit_test(a_name_becomes_one_path_segment),
-	    cmocka_unit_test(a_narrow_terminal_loses_columns_from_the_right),
+	    cmocka_unit_test(a_narrow_terminal_cuts_the_last_column),
+	    cmocka_unit_test(a_narrow_terminal_keeps_the_name_and_its_health),
 	    cmocka_unit_test(rows_are_skipped_and_bounded),
 	    cmocka_unit_test(services_sort_by_what_is_asked),
 	};
