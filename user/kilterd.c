@@ -295,22 +295,24 @@ static int make_parent(const char *path, mode_t mode)
 static void on_event(void *ctx, const struct kilter_event *ev)
 {
 	struct agent *a = ctx;
+	const struct kilter_event_trip *trip =
+	    ev->type == KILTER_EVENT_TRIP ? (const struct kilter_event_trip *)ev : NULL;
 	const struct model_workload *w = model_workload_by_id(a->model, ev->workload);
 	struct audit_names names = {0};
 	uint64_t boot = clock_boot_ns();
 
 	a->events_seen++;
-	if (ev->type == KILTER_EVENT_TRIP) {
-		guard_kernel_trip(a->guard, (const struct kilter_event_trip *)ev, boot,
-				  clock_real_ns());
-		return;
-	}
+	if (trip)
+		names.circuit = guard_name_of(a->guard, &trip->key);
 	if (w) {
 		names.service_name = w->name;
 		names.container_id = w->container_id[0] ? w->container_id : NULL;
 		names.executable = w->exe;
 	}
 	audit_kernel_event(a->audit, ev, &names, (int64_t)(clock_real_ns() - boot));
+	/* The guard's own word on it comes after what it is about. */
+	if (trip)
+		guard_kernel_trip(a->guard, trip, boot, clock_real_ns());
 }
 
 static void on_events_ready(void *ctx, int fd, uint32_t events)

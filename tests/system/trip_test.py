@@ -107,6 +107,12 @@ guard:
         self.assertEqual(self.ask(FAILURES + 5), ["500"] * FAILURES + ["refused"] * 5)
         self.assertEqual(self.arrived(), FAILURES)
         kilter.wait_for("refusals are counted", lambda: self.refused() == 5)
+        # The kernel opened it by itself; that is a record before the daemon's own.
+        actions = [kilter.field(r, "event.action") for r in self.daemon.audited()]
+        self.assertEqual(actions.count("circuit-kernel-trip"), 1)
+        self.assertLess(actions.index("circuit-kernel-trip"), actions.index("circuit-transition"))
+        trip = self.daemon.audited(event__action="circuit-kernel-trip")[0]
+        self.assertIn(f"127.0.0.1:{self.port}", kilter.field(trip, "kilter.subject"))
 
     def test_the_sixth_connect_to_a_closed_port_is_kilters_refusal(self):
         self.prepare(base_open="60s")

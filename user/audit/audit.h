@@ -41,6 +41,7 @@ struct audit_names {
 	const char *container_id;
 	const char *executable;
 	const char *destination_name; /* service at the other end */
+	const char *circuit;	      /* of a trip */
 };
 
 /* Opens or creates the file (0640, its directory 0750); repairs a torn last line; continues the

@@ -203,10 +203,8 @@ static void record_trip(struct audit *a, const struct kilter_event *ev,
 	snprintf(reason, sizeof(reason), "%u failures in a row, seen in the kernel",
 		 x->consecutive);
 	json_kv_string(j, "event.reason", reason);
-	put_process(j, ev, names);
-	put_executable(j, names);
 	if (names)
-		kv_optional(j, "destination.address", names->destination_name);
+		kv_optional(j, "kilter.subject", names->circuit);
 	json_kv_u64(j, "kilter.generation", x->generation);
 	audit_record_end(a);
 }

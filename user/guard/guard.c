@@ -765,6 +765,14 @@ void guard_tick(struct guard *g, struct model *m, uint64_t boot_ns, uint64_t rea
 	save(g);
 }
 
+const char *guard_name_of(const struct guard *g, const struct kilter_circuit_key *key)
+{
+	const struct kernel_key *k = table_find(&g->keys, key);
+	const struct entry *e = k ? table_at(&g->circuits, k->circuit) : NULL;
+
+	return e ? e->pub.name : NULL;
+}
+
 void guard_kernel_trip(struct guard *g, const struct kilter_event_trip *ev, uint64_t boot_ns,
 		       uint64_t real_ns)
 {

@@ -50,6 +50,8 @@ void guard_free(struct guard **g);     /* kernel entries stay: leases run out by
 void guard_reconfigure(struct guard *g, const struct config *c);
 /* Discovers edges, reads the kernel's counters, moves the state machines, renews leases. */
 void guard_tick(struct guard *g, struct model *m, uint64_t boot_ns, uint64_t real_ns);
+/* The circuit that the kernel knows by this key, or NULL; borrowed until the next tick. */
+const char *guard_name_of(const struct guard *g, const struct kilter_circuit_key *key);
 /* The kernel tripped a circuit (KILTER_EVENT_TRIP): confirm it now. */
 void guard_kernel_trip(struct guard *g, const struct kilter_event_trip *ev, uint64_t boot_ns,
 		       uint64_t real_ns);
