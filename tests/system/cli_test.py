@@ -306,8 +306,8 @@ class Completion(unittest.TestCase):
             self.assertEqual(done.stderr, "")
             return done.stdout.split()
 
-        self.assertIn("services", complete("kilter ser"))
-        self.assertNotIn("health", complete("kilter ser"))
+        self.assertIn("services", complete("kilter servi"))
+        self.assertNotIn("health", complete("kilter servi"))
         self.assertIn("--output", complete("kilter services --out"))
         self.assertEqual(set(complete("kilter services -o ")), {"table", "wide", "json"})
         self.assertIn("trip", complete("kilter circuits t"))

@@ -282,11 +282,28 @@ static int take_lock(struct probe_set *set)
 	return 0;
 }
 
+static int open_cgroup(struct probe_set *set, const char *dir)
+{
+	struct stat st;
+
+	set->cgroup_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (set->cgroup_fd < 0 || fstat(set->cgroup_fd, &st))
+		return log_err(-errno, "cgroup: cannot open %s: it must be a cgroup v2 directory",
+			       dir);
+	if (!probe_is_cgroup2(set->cgroup_fd)) {
+		log_error("cgroup: %s is not a cgroup v2 directory (mount -t cgroup2 says where "
+			  "they are)",
+			  dir);
+		return -ENOTDIR;
+	}
+	set->cgroup_id = st.st_ino; /* kernfs: the id of a cgroup is its inode's */
+	return 0;
+}
+
 int probe_set_open(struct probe_set **ret, const struct config *c, const char *cgroup_dir)
 {
 	struct probe_options o = {.config = c};
 	struct probe_set *set;
-	struct stat st;
 	int err;
 
 	libbpf_set_print(libbpf_print);
@@ -319,21 +336,9 @@ int probe_set_open(struct probe_set **ret, const struct config *c, const char *c
 		log_err(err, "bpffs: cannot lock %s", c->bpffs);
 		goto fail;
 	}
-	set->cgroup_fd = open(cgroup_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (set->cgroup_fd < 0 || fstat(set->cgroup_fd, &st)) {
-		err = -errno;
-		log_err(err, "cgroup: cannot open %s: it must be a cgroup v2 directory",
-			cgroup_dir);
+	err = open_cgroup(set, cgroup_dir);
+	if (err)
 		goto fail;
-	}
-	if (!probe_is_cgroup2(set->cgroup_fd)) {
-		err = -ENOTDIR;
-		log_error("cgroup: %s is not a cgroup v2 directory (mount -t cgroup2 says where "
-			  "they are)",
-			  cgroup_dir);
-		goto fail;
-	}
-	set->cgroup_id = st.st_ino; /* kernfs: the id of a cgroup is its inode's */
 	set->resumed = !access(set->links, F_OK);
 	err = probe_mkdir_p(set->links, 0700);
 	if (err) {
