@@ -85,12 +85,15 @@ int adopt_owner(struct bpf_iter__task_file *ctx)
 	return 0;
 }
 
-static __always_inline void listener_refresh(const struct kilter_sock *s, struct sock *sk)
+static __always_inline void listener_refresh(const struct kilter_sock *s, struct sock *sk,
+					     bool adopted)
 {
 	struct kilter_listener_key key = {.workload = s->workload, .peer = s->peer};
-	struct kilter_listener fresh = {}, *l;
+	struct kilter_listener fresh = {.sockets = 1}, *l;
 
 	l = bpf_map_lookup_elem(&listeners, &key);
+	if (l && adopted)
+		add_to(l->sockets, 1);
 	if (!l) {
 		if (bpf_map_update_elem(&listeners, &key, &fresh, BPF_NOEXIST) == -7 /* E2BIG */)
 			count_drop(KILTER_DROP_LISTENERS_FULL);
@@ -128,7 +131,7 @@ int adopt_listeners(struct bpf_iter__tcp *ctx)
 	s->peer = intern_peer(&at);
 	s->role = KILTER_ROLE_SERVER;
 	s->flags = SOCK_LISTENER;
-	listener_refresh(s, (struct sock *)tp);
+	listener_refresh(s, (struct sock *)tp, true);
 	return 0;
 }
 
@@ -183,6 +186,6 @@ int poll_listeners(struct bpf_iter__tcp *ctx)
 		return 0;
 	s = bpf_sk_storage_get(&socks, tp, NULL, 0);
 	if (s && s->flags & SOCK_LISTENER)
-		listener_refresh(s, (struct sock *)tp);
+		listener_refresh(s, (struct sock *)tp, false);
 	return 0;
 }

@@ -132,7 +132,7 @@ static __noinline int on_listen(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
 {
 	struct kilter_sock *s = sock_get_or_create(sk);
 	struct kilter_listener_key key = {};
-	struct kilter_listener fresh = {};
+	struct kilter_listener fresh = {.sockets = 1}, *l;
 	struct kilter_peer at;
 	struct tcp_sock *tp;
 
@@ -149,7 +149,10 @@ static __noinline int on_listen(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
 	tp = bpf_skc_to_tcp_sock(sk);
 	if (tp)
 		fresh.queue_limit = tp->inet_conn.icsk_inet.sk.sk_max_ack_backlog;
-	if (bpf_map_update_elem(&listeners, &key, &fresh, BPF_NOEXIST) == -7 /* E2BIG */)
+	l = bpf_map_lookup_elem(&listeners, &key);
+	if (l)
+		add_to(l->sockets, 1);
+	else if (bpf_map_update_elem(&listeners, &key, &fresh, BPF_NOEXIST) == -7 /* E2BIG */)
 		count_drop(KILTER_DROP_LISTENERS_FULL);
 	if (ctx->family == AF_INET6) {
 		__u32 addr[4] = {ctx->local_ip6[0], ctx->local_ip6[1], ctx->local_ip6[2],
@@ -261,14 +264,8 @@ int tcp_life(struct bpf_sock_ops *ctx)
 		tp = bpf_skc_to_tcp_sock(sk);
 		if (tp)
 			err = tp->inet_conn.icsk_inet.sk.sk_err;
-		if (s->flags & SOCK_LISTENER) {
-			struct kilter_listener_key key = {.workload = s->workload, .peer = s->peer};
-			struct kilter_listener *l = bpf_map_lookup_elem(&listeners, &key);
-
-			if (l)
-				l->queue_length = 0;
-			return 1;
-		}
+		if (s->flags & SOCK_LISTENER)
+			return 1; /* listener_closed() hears of it, and of the adopted ones */
 		if (ctx->args[0] == BPF_TCP_SYN_SENT) {
 			connect_failed(s, err);
 			return 1;
@@ -282,6 +279,17 @@ int tcp_life(struct bpf_sock_ops *ctx)
 		break;
 	}
 	return 1;
+}
+
+static __always_inline void listener_closed(struct kilter_sock *s)
+{
+	struct kilter_listener_key key = {.workload = s->workload, .peer = s->peer};
+	struct kilter_listener *l = bpf_map_lookup_elem(&listeners, &key);
+
+	s->flags = 0;
+	/* One that begins to listen between these two is put back by poll_listeners. */
+	if (l && __sync_fetch_and_sub(&l->sockets, 1) <= 1)
+		bpf_map_delete_elem(&listeners, &key);
 }
 
 /*
@@ -298,7 +306,11 @@ int BPF_PROG(tcp_adopted_end, struct sock *sk, int oldstate, int newstate)
 	if (newstate != BPF_TCP_CLOSE)
 		return 0;
 	s = bpf_sk_storage_get(&socks, sk, NULL, 0);
-	if (!s || (s->flags & (SOCK_OPEN | SOCK_ADOPTED)) != (SOCK_OPEN | SOCK_ADOPTED))
+	if (!s)
+		return 0;
+	if (oldstate == BPF_TCP_LISTEN && s->flags & SOCK_LISTENER)
+		listener_closed(s);
+	if ((s->flags & (SOCK_OPEN | SOCK_ADOPTED)) != (SOCK_OPEN | SOCK_ADOPTED))
 		return 0;
 	c = sock_conn(s);
 	connection_closed(s, sk, c, sk->sk_err);

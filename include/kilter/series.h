@@ -129,8 +129,8 @@ struct kilter_listener {
 	__u32 queue_length; /* accepted by the kernel, not yet by the process */
 	__u32 queue_limit;
 	__u32 queue_peak; /* since the listener was first seen */
-	__u32 pad;
-	__u64 overflows; /* SYNs that found the queue full */
+	__u32 sockets;	  /* that listen here; the last to close takes the entry along */
+	__u64 overflows;  /* SYNs that found the queue full */
 };
 
 /* Map "syscalls", sampled: see docs/metrics.md. */

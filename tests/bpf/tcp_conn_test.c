@@ -74,6 +74,8 @@ static int group_setup(void **state)
 	attach(t.owner->progs.own_bind6);
 	attach(t.tcp->progs.tcp_life);
 	attach(t.request->progs.request_ingress); /* looks at accept queues */
+	t.links[t.links_count] = bpf_program__attach(t.tcp->progs.tcp_adopted_end);
+	assert_non_null(t.links[t.links_count++]);
 	return 0;
 }
 
@@ -239,6 +241,36 @@ static void an_accept_queue_that_nobody_empties_is_seen(void **state)
 		close(fds[i]);
 }
 
+/* Two sockets at one port (SO_REUSEPORT) are one row: the last to close takes it along. */
+static void a_closed_listener_leaves_no_row(void **state)
+{
+	int fd = bpf_map__fd(t.tcp->maps.listeners), one = 1, fds[2];
+	struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t len = sizeof(at);
+	struct kilter_listener_key key;
+	struct kilter_listener l;
+
+	(void)state;
+	for (int i = 0; i < 2; i++) {
+		fds[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		assert_true(fds[i] >= 0);
+		assert_int_equal(setsockopt(fds[i], SOL_SOCKET, SO_REUSEPORT, &one, sizeof(one)),
+				 0);
+		assert_int_equal(bind(fds[i], (struct sockaddr *)&at, sizeof(at)), 0);
+		assert_int_equal(listen(fds[i], 3), 0);
+		assert_int_equal(getsockname(fds[i], (struct sockaddr *)&at, &len), 0);
+	}
+	assert_int_equal(listen(fds[0], 5), 0); /* a new backlog, no new listener */
+	assert_int_equal(bpf_map_get_next_key(fd, NULL, &key), 0);
+	assert_int_equal(bpf_map_lookup_elem(fd, &key, &l), 0);
+	assert_int_equal(l.sockets, 2);
+	close(fds[0]);
+	assert_int_equal(bpf_map_lookup_elem(fd, &key, &l), 0);
+	assert_int_equal(l.sockets, 1);
+	close(fds[1]);
+	assert_int_equal(bpf_map_get_next_key(fd, NULL, &key), -ENOENT);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -247,6 +279,7 @@ int main(void)
 	    TEST(each_connection_is_opened_and_closed_once_on_both_sides),
 	    TEST(bytes_are_payload_in_each_direction),
 	    TEST(a_refused_connect_is_a_failure_and_no_connection),
+	    TEST(a_closed_listener_leaves_no_row),
 	    TEST(an_accept_queue_that_nobody_empties_is_seen),
 	};
 

@@ -98,6 +98,7 @@ struct model {
 	struct table ids, peers, routes, workloads, edges, listeners, ports;
 	struct cgroup_resolver *resolver;
 	struct window_clock clock;
+	uint64_t fed_since_ns; /* clock.now_ns while the last tick's figures came */
 	struct address *addresses;
 	unsigned int addresses_count;
 	uint64_t addresses_ns;
@@ -623,6 +624,7 @@ void model_tick(struct model *m, uint64_t boot_ns)
 	struct edge *e;
 	uint32_t pos = 0;
 
+	m->fed_since_ns = m->clock.now_ns;
 	window_clock_tick(&m->clock, boot_ns);
 	if (!m->addresses_ns || boot_ns - m->addresses_ns >= MODEL_ADDRESSES_NS) {
 		read_addresses(m);
@@ -702,7 +704,8 @@ void model_each_listener(struct model *m, void (*fn)(void *ctx, const struct mod
 		    .updated_ns = l->value.updated_ns,
 		};
 
-		if (!p || !out.workload)
+		/* A closed one leaves the kernel's map; whose port it was stays known a while. */
+		if (!p || !out.workload || l->seen_ns < m->fed_since_ns)
 			continue;
 		out.port = ntohs(p->port_be);
 		fn(ctx, &out);

@@ -39,6 +39,9 @@ static void on_bus(void *ctx, const struct bus_event *ev)
 	snprintf(last_reason, sizeof(last_reason), "%s", ev->reason ? ev->reason : "");
 }
 
+/* A listener is told of in each tick, or it is gone. */
+static struct kilter_listener listening; /* queue_limit 0: nobody listens */
+
 static int setup(void **state)
 {
 	struct kilter_workload srv = {.key = {.cgroup_id = 1, .exe = "srv"}, .pid = 1};
@@ -65,6 +68,7 @@ static int setup(void **state)
 
 static int teardown(void **state)
 {
+	listening.queue_limit = 0;
 	(void)state;
 	health_free(&health);
 	model_free(&model);
@@ -98,9 +102,19 @@ static void add_conns(uint8_t role, const struct kilter_conn *d)
 	model_add_conns(model, &k, d, false);
 }
 
+static void listen_with(uint32_t length)
+{
+	listening =
+	    (struct kilter_listener){.queue_length = length, .queue_limit = 100, .updated_ns = now};
+}
+
 static void tick_with(const struct health_probe *p, unsigned int n, const struct health_drop *d,
 		      unsigned int dn)
 {
+	const struct kilter_listener_key k = {.workload = SERVER, .peer = PORT};
+
+	if (listening.queue_limit)
+		model_set_listener(model, &k, &listening);
 	now += NS_PER_SEC;
 	model_tick(model, now);
 	health_tick(health, model, p, n, d, dn, now, now);
@@ -274,13 +288,9 @@ static void a_filling_accept_queue_degrades_and_a_full_one_is_unhealthy(void **s
 		    {100, HEALTH_UNHEALTHY}};
 
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-		struct kilter_listener_key k = {.workload = SERVER, .peer = PORT};
-		struct kilter_listener l = {.queue_length = rows[i].length, .queue_limit = 100};
-
 		teardown(state);
 		assert_int_equal(setup(state), 0);
-		l.updated_ns = now;
-		model_set_listener(model, &k, &l);
+		listen_with(rows[i].length);
 		ticks(3);
 		expect(WORKLOAD(), rows[i].want,
 		       rows[i].want == HEALTH_HEALTHY ? NULL : "accept_queue");
@@ -389,14 +399,12 @@ static void a_trail_with_gaps_degrades_the_node_alone(void **state)
 static void make_all_bad(void)
 {
 	struct kilter_conn d = {.created_ns = 1, .opened = 10, .retransmits = 1000};
-	struct kilter_listener_key k = {.workload = SERVER, .peer = PORT};
-	struct kilter_listener l = {.queue_length = 100, .queue_limit = 100, .updated_ns = now};
 
 	d.failed[KILTER_CONNECT_REFUSED] = 10;
 	add_requests(KILTER_ROLE_SERVER, 500, 20, 2000000000);
 	add_requests(KILTER_ROLE_CLIENT, 500, 20, 2000000000);
 	add_conns(KILTER_ROLE_CLIENT, &d);
-	model_set_listener(model, &k, &l);
+	listen_with(100);
 }
 
 static bool has_code(const struct health_subject *s, const char *code)
