@@ -109,9 +109,9 @@ class Commands(WithTraffic):
         with subprocess.Popen([kilter.KILTER, "audit", "tail", "-F", "-o", "json", "--action", "exec", "--file",
                                self.daemon.audit], stdout=subprocess.PIPE, text=True) as follower:
             self.addCleanup(follower.kill)
-            time.sleep(0.5)
             for i, mark in enumerate(("first-mark", "second-mark")):
-                subprocess.run(["/bin/true", mark], preexec_fn=self.sandbox.join, check=True)
+                # Again and again: when the follower is ready is not ours to know.
+                self.sandbox.spawn(["/bin/sh", "-c", f"for i in 1 2 3 4 5 6 7 8 9; do /bin/true {mark}; sleep 1; done"])
                 for line in follower.stdout:
                     record = json.loads(line)
                     self.assertEqual(kilter.field(record, "event.action"), "exec")
@@ -278,6 +278,16 @@ class Hostile(unittest.TestCase):
 
     def test_no_json(self):
         self.refused(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n<html>no!")
+
+    def test_escapes_where_json_should_be(self):
+        for body in (b"\x1b]0;owned\x07", b'{"a" "\xc2\x9b31m"}'):
+            with self.subTest(body):
+                self.refused(b"HTTP/1.1 200 OK\r\nContent-Length: " + str(len(body)).encode() + b"\r\n\r\n" + body)
+
+    def test_a_list_that_never_ends(self):
+        body = b'{"items":[],"next":"7"}'
+        done = self.refused(b"HTTP/1.1 200 OK\r\nContent-Length: " + str(len(body)).encode() + b"\r\n\r\n" + body)
+        self.assertEqual(done.returncode, 1)
 
     def test_json_of_another_shape(self):
         self.refused(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]")

@@ -68,9 +68,12 @@ static int exchange(struct cli *c, const char *method, const char *path, json_t 
 	} else {
 		*ret = json_loadb(r.body, r.length, 0, &error);
 		if (!*ret) {
+			char safe[256];
+
+			cli_safe(error.text, safe, sizeof(safe)); /* it quotes the answer */
 			fprintf(stderr,
 				"kilter: the daemon's answer to %s is not JSON: line %d: %s\n",
-				path, error.line, error.text);
+				path, error.line, safe);
 			status = CLI_FAILED;
 		} else if (!json_is_object(*ret)) {
 			fprintf(stderr, "kilter: the daemon's answer to %s is no JSON object\n",
@@ -103,8 +106,16 @@ static int more_pages(struct cli *c, const char *path, json_t *list)
 		status = exchange(c, "GET", url, &rest, &err);
 		if (status)
 			break;
+		if (!strcmp(next, cli_text(rest, "next"))) {
+			fprintf(stderr,
+				"kilter: the daemon's answer to %s comes back to its own page\n",
+				path);
+			json_decref(rest);
+			return CLI_FAILED;
+		}
 		json_array_extend(items, json_object_get(rest, "items"));
-		json_object_set(list, "next", json_object_get(rest, "next"));
+		if (json_object_set(list, "next", json_object_get(rest, "next")))
+			json_object_del(list, "next"); /* none is the end as well */
 		json_decref(rest);
 	}
 	return status;
