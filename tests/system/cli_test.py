@@ -231,9 +231,18 @@ class Hostile(unittest.TestCase):
         self.addCleanup(self.sandbox.close)
         self.path = self.sandbox.path("hostile.sock")
         self.listener = socket.socket(socket.AF_UNIX)
-        self.addCleanup(self.listener.close)
+        self.threads = []
+        self.addCleanup(self.end)
         self.listener.bind(self.path)
         self.listener.listen()
+
+    def end(self):
+        """The servers first: one that still accepts would serve whoever gets this descriptor next."""
+        with contextlib.suppress(OSError):
+            self.listener.shutdown(socket.SHUT_RDWR)
+        for thread in self.threads:
+            thread.join(20)
+        self.listener.close()
 
     def against(self, *answers, command="services"):
         def serve():
@@ -251,7 +260,8 @@ class Hostile(unittest.TestCase):
                             else:
                                 connection.sendall(part)
 
-        threading.Thread(target=serve, daemon=True).start()
+        self.threads.append(threading.Thread(target=serve, daemon=True))
+        self.threads[-1].start()
         return subprocess.run([kilter.KILTER, command, "--socket", self.path, "--bpffs", self.sandbox.path("none")],
                               capture_output=True, timeout=60, text=True, errors="replace", check=False)
 
@@ -288,6 +298,12 @@ class Hostile(unittest.TestCase):
         body = b'{"items":[],"next":"7"}'
         done = self.refused(b"HTTP/1.1 200 OK\r\nContent-Length: " + str(len(body)).encode() + b"\r\n\r\n" + body)
         self.assertEqual(done.returncode, 1)
+
+    def test_a_list_that_breaks_off_between_its_pages(self):
+        body = b'{"items":[],"next":"7"}'
+        first = b"HTTP/1.1 200 OK\r\nContent-Length: " + str(len(body)).encode() + b"\r\n\r\n" + body
+        done = self.refused(lambda c: [c.sendall(first), self.listener.shutdown(socket.SHUT_RDWR)])
+        self.assertEqual(done.returncode, 4)
 
     def test_json_of_another_shape(self):
         self.refused(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]")

@@ -120,7 +120,9 @@ void cli_table_print(struct cli_table **t, unsigned int width);
 size_t cli_table_render(struct cli_table **t, unsigned int width, unsigned int skip,
 			unsigned int rows, bool ansi, char *buf, size_t size);
 
+/* Both CLI_DONE, or CLI_FAILED with the reason told: a full disk is no success. */
 int cli_print_json(const json_t *j);
+int cli_flush(void);
 const char *cli_state_color(const char *state); /* "" or an escape sequence */
 
 #endif

@@ -128,8 +128,11 @@ static int follow(struct cli *c, const char *path)
 	struct stat st, now;
 	bool moved = false;
 
-	if (!f || fseek(f, 0, SEEK_END) || fstat(fileno(f), &st))
+	if (!f || fseek(f, 0, SEEK_END) || fstat(fileno(f), &st)) {
+		fprintf(stderr, "kilter: cannot follow the audit trail %s: %s\n", path,
+			strerror(errno));
 		return CLI_FAILED;
+	}
 	for (;;) {
 		off_t at = ftello(f);
 		ssize_t n = getline(&line, &cap, f);
@@ -139,7 +142,7 @@ static int follow(struct cli *c, const char *path)
 				print_record(c, line, (size_t)n - 1);
 			continue;
 		}
-		if (fflush(stdout))
+		if (cli_flush())
 			return CLI_FAILED;
 		clearerr(f);
 		fseeko(f, at, SEEK_SET); /* half a line: the rest is on its way */

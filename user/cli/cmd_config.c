@@ -18,8 +18,10 @@ static int check(struct cli *c)
 	struct config *config = malloc(sizeof(*config));
 	int err;
 
-	if (!config)
+	if (!config) {
+		fprintf(stderr, "kilter: out of memory\n");
 		return CLI_FAILED;
+	}
 	config_defaults(config);
 	err = config_load(config, file, print_fault, NULL);
 	free(config);

@@ -24,7 +24,7 @@ static int show(struct cli *c, const char *path, print_fn print)
 		if (!status)
 			status = c->output == CLI_JSON ? cli_print_json(j) : print(c, j);
 		json_decref(j);
-		if (fflush(stdout))
+		if (cli_flush())
 			return CLI_FAILED;
 		if (!c->watch || status)
 			return status;

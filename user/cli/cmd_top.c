@@ -204,7 +204,7 @@ static int plain(struct cli *c, struct view *v)
 			return status;
 		printf("%s%s\n", i ? "\n" : "", summary);
 		cli_table_print(&t, 0);
-		if (fflush(stdout))
+		if (cli_flush())
 			return CLI_FAILED;
 	}
 	return CLI_DONE;
@@ -217,6 +217,7 @@ static int live(struct cli *c, struct view *v)
 	int status = CLI_DONE;
 
 	if (!buf || setup()) {
+		fprintf(stderr, "kilter: cannot set up the terminal: %s\n", strerror(errno));
 		free(buf);
 		return CLI_FAILED;
 	}

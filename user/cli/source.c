@@ -101,9 +101,16 @@ static int more_pages(struct cli *c, const char *path, json_t *list)
 		if (!*next)
 			break;
 		snprintf(url, sizeof(url), "%s?limit=1000&cursor=", path);
-		if (cli_encode(next, url, sizeof(url)))
+		if (cli_encode(next, url, sizeof(url))) {
+			fprintf(stderr,
+				"kilter: the daemon's answer to %s names too long a next page\n",
+				path);
 			return CLI_FAILED;
+		}
 		status = exchange(c, "GET", url, &rest, &err);
+		if (status == CLI_UNREACHABLE)
+			fprintf(stderr, "kilter: the daemon at %s went away within %s: %s\n",
+				c->socket, path, strerror(-err));
 		if (status)
 			break;
 		if (!strcmp(next, cli_text(rest, "next"))) {

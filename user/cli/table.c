@@ -23,8 +23,10 @@ int cli_table_new(struct cli_table **ret, const struct cli *c, const char *const
 {
 	struct cli_table *t = calloc(1, sizeof(*t));
 
-	if (!t)
+	if (!t) {
+		fprintf(stderr, "kilter: out of memory\n");
 		return -ENOMEM;
+	}
 	t->cli = c;
 	t->headers = headers;
 	t->columns = columns;
@@ -198,6 +200,7 @@ void cli_table_print(struct cli_table **pt, unsigned int width)
 	char *buf = malloc(size);
 
 	if (!buf) {
+		fprintf(stderr, "kilter: out of memory\n");
 		table_free(pt);
 		return;
 	}
@@ -206,9 +209,19 @@ void cli_table_print(struct cli_table **pt, unsigned int width)
 	free(buf);
 }
 
+int cli_flush(void)
+{
+	if (!fflush(stdout))
+		return CLI_DONE;
+	fprintf(stderr, "kilter: cannot write the output: %s\n", strerror(errno));
+	return CLI_FAILED;
+}
+
 int cli_print_json(const json_t *j)
 {
-	if (json_dumpf(j, stdout, JSON_INDENT(2)) || putchar('\n') == EOF)
+	if (json_dumpf(j, stdout, JSON_INDENT(2)) || putchar('\n') == EOF) {
+		fprintf(stderr, "kilter: cannot write the output: %s\n", strerror(errno));
 		return CLI_FAILED;
+	}
 	return CLI_DONE;
 }
