@@ -4,7 +4,7 @@
  * socket. Everything later (softirq, io_uring workers, busy polling) reads the owner from
  * the socket instead of asking who happens to be running.
  */
-#include "lib/sock.h"
+#include "lib/connect.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -22,6 +22,8 @@ static __always_inline int own_client(struct bpf_sock_addr *ctx, const struct ki
 		return 1;
 	if (s->flags & SOCK_OPEN)
 		return 1; /* connect() on a connected socket fails; its state must not suffer */
+	if (s->flags & SOCK_CONNECTING) /* the one before came to nothing */
+		connect_failed_at_once(s);
 	sock_own_current(s);
 	s->peer = intern_peer(peer);
 	s->dest = *peer;

@@ -9,7 +9,7 @@
 
 #include <bpf/bpf_tracing.h>
 
-#include "lib/emit.h"
+#include "lib/connect.h"
 
 /* Here the parser reads from memory: there is no packet at hand. */
 #define HTTP1_FROM_MEMORY
@@ -17,7 +17,6 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-const volatile bool audit_connect = true;
 const volatile bool audit_listen = true;
 
 #define emit_net_if(on, ...)                   \
@@ -26,20 +25,8 @@ const volatile bool audit_listen = true;
 			emit_net(__VA_ARGS__); \
 	} while (0)
 
-#define AF_INET6 10
-
-/* A connect() that its own program gives up is a failure when it waited this long; before
- * that it is taken for the loser of a race between address families (RFC 8305). */
-#define GIVE_UP_NS 1000000000ull
-
-enum {
-	E_CONNREFUSED = 111,
-	E_CONNRESET = 104,
-	E_TIMEDOUT = 110,
-	E_HOSTUNREACH = 113,
-	E_NETUNREACH = 101,
-	E_CANCELED = 125
-};
+#define AF_INET6    10
+#define SOCK_STREAM 1
 
 static __always_inline void sample(struct kilter_sock *s, struct kilter_conn *c,
 				   struct bpf_sock_ops *ctx)
@@ -166,42 +153,6 @@ static __noinline int on_listen(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
 	return 0;
 }
 
-static __always_inline __u32 failure_reason(__u32 err, __u64 waited_ns, __u32 *ret_err)
-{
-	*ret_err = err;
-	switch (err) {
-	case E_CONNREFUSED:
-		return KILTER_CONNECT_REFUSED;
-	case E_CONNRESET:
-		return KILTER_CONNECT_RESET;
-	case E_TIMEDOUT:
-		return KILTER_CONNECT_TIMED_OUT;
-	case E_HOSTUNREACH:
-	case E_NETUNREACH:
-		return KILTER_CONNECT_UNREACHABLE;
-	case 0: /* closed by its own program while the SYN was under way */
-		*ret_err = waited_ns >= GIVE_UP_NS ? E_TIMEDOUT : E_CANCELED;
-		return waited_ns >= GIVE_UP_NS ? KILTER_CONNECT_TIMED_OUT : KILTER_CONNECT_OTHER;
-	}
-	return KILTER_CONNECT_OTHER;
-}
-
-static __always_inline void connect_failed(struct kilter_sock *s, __u32 sk_err)
-{
-	__u64 now = bpf_ktime_get_boot_ns(), ns = now - s->connect_ns;
-	__u32 err, reason = failure_reason(sk_err, ns, &err);
-	struct kilter_conn *c = sock_conn(s);
-
-	s->flags = 0;
-	if (c && reason < KILTER_CONNECT_FAILURES)
-		add_to(c->failed[reason], 1);
-	emit_net_if(audit_connect, KILTER_EVENT_CONNECT, s, &s->dest, err, ns, 0);
-	if (reason != KILTER_CONNECT_OTHER)
-		sock_guard_connect_failed(s, now);
-	else
-		sock_guard_release(s);
-}
-
 static __always_inline void connection_closed(struct kilter_sock *s, void *sk,
 					      struct kilter_conn *c, __u32 sk_err)
 {
@@ -267,7 +218,7 @@ int tcp_life(struct bpf_sock_ops *ctx)
 		if (s->flags & SOCK_LISTENER)
 			return 1; /* listener_closed() hears of it, and of the adopted ones */
 		if (ctx->args[0] == BPF_TCP_SYN_SENT) {
-			connect_failed(s, err);
+			connect_failed(s, err, bpf_ktime_get_boot_ns());
 			return 1;
 		}
 		if (!(s->flags & SOCK_OPEN))
@@ -292,6 +243,23 @@ static __always_inline void listener_closed(struct kilter_sock *s)
 		bpf_map_delete_elem(&listeners, &key);
 }
 
+/* The program closes its socket: did its last connect() fail without a trace? */
+SEC("cgroup/sock_release")
+int tcp_release(struct bpf_sock *sk)
+{
+	struct kilter_sock *s;
+
+	if (sk->type != SOCK_STREAM || sk->protocol != IPPROTO_TCP)
+		return 1;
+	s = sock_get(sk);
+	if (!s || !(s->flags & SOCK_CONNECTING))
+		return 1;
+	if (sk->state == BPF_TCP_CLOSE)
+		connect_failed_at_once(s);
+	s->flags &= ~SOCK_CONNECTING; /* TCP_FASTOPEN_CONNECT, and nothing was ever sent */
+	return 1;
+}
+
 /*
  * Sockets older than the agent have no sockops flags, and an iterator may not set them: their
  * end comes from the tracepoint, which sees every socket of the node and so must leave
@@ -310,6 +278,8 @@ int BPF_PROG(tcp_adopted_end, struct sock *sk, int oldstate, int newstate)
 		return 0;
 	if (oldstate == BPF_TCP_LISTEN && s->flags & SOCK_LISTENER)
 		listener_closed(s);
+	if (oldstate == BPF_TCP_SYN_SENT && s->flags & SOCK_CONNECTING)
+		connect_failed(s, E_ADDRNOTAVAIL, bpf_ktime_get_boot_ns());
 	if ((s->flags & (SOCK_OPEN | SOCK_ADOPTED)) != (SOCK_OPEN | SOCK_ADOPTED))
 		return 0;
 	c = sock_conn(s);

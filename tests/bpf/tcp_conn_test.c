@@ -1,9 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Connections and listeners as the kernel counts them, over loopback. Needs root. */
 #include <arpa/inet.h>
+#include <net/if.h>
+#include <netinet/tcp.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -73,6 +78,7 @@ static int group_setup(void **state)
 	attach(t.owner->progs.own_bind4);
 	attach(t.owner->progs.own_bind6);
 	attach(t.tcp->progs.tcp_life);
+	attach(t.tcp->progs.tcp_release);
 	attach(t.request->progs.request_ingress); /* looks at accept queues */
 	t.links[t.links_count] = bpf_program__attach(t.tcp->progs.tcp_adopted_end);
 	assert_non_null(t.links[t.links_count++]);
@@ -216,6 +222,117 @@ static void a_refused_connect_is_a_failure_and_no_connection(void **state)
 	assert_int_equal(client->closed, 0);
 }
 
+/* The network namespace of its own that a test has until it calls leave_netns(). */
+static int enter_netns(void)
+{
+	int before = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+
+	assert_true(before >= 0);
+	assert_int_equal(unshare(CLONE_NEWNET), 0);
+	return before;
+}
+
+static void leave_netns(int before)
+{
+	assert_int_equal(setns(before, CLONE_NEWNET), 0);
+	close(before);
+}
+
+static void loopback_up(void)
+{
+	struct ifreq lo = {.ifr_name = "lo", .ifr_flags = IFF_UP};
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	assert_int_equal(ioctl(fd, SIOCSIFFLAGS, &lo), 0);
+	close(fd);
+}
+
+/* connect() returns at once and no packet is sent; the socket tells when it is used again or
+ * closed. */
+static void a_connect_without_a_route_is_a_failure(void **state)
+{
+	const struct sockaddr_in v4 = {
+	    .sin_family = AF_INET, .sin_port = htons(9), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	const struct sockaddr_in6 v6 = {
+	    .sin6_family = AF_INET6, .sin6_port = htons(9), .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+	const struct kilter_conn *client = &t.conn[KILTER_ROLE_CLIENT];
+	int before = enter_netns(); /* where not even the loopback is up */
+
+	(void)state;
+	for (int i = 0; i < 2; i++) {
+		int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+		assert_int_equal(connect(fd, (const struct sockaddr *)&v4, sizeof(v4)), -1);
+		assert_int_equal(errno, ENETUNREACH);
+		assert_int_equal(connect(fd, (const struct sockaddr *)&v4, sizeof(v4)), -1);
+		close(fd);
+		fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		assert_int_equal(connect(fd, (const struct sockaddr *)&v6, sizeof(v6)), -1);
+		close(fd);
+		close(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)); /* never connected */
+	}
+	leave_netns(before);
+	read_conns();
+	assert_int_equal(client->failed[KILTER_CONNECT_UNREACHABLE], 6);
+	assert_int_equal(client->opened, 0);
+}
+
+static void a_connect_without_a_local_port_is_a_failure(void **state)
+{
+	const struct kilter_conn *client = &t.conn[KILTER_ROLE_CLIENT];
+	int before = enter_netns(), range, fd;
+	struct sockaddr_in to;
+	socklen_t len = sizeof(to);
+
+	(void)state;
+	loopback_up();
+	range = open("/proc/sys/net/ipv4/ip_local_port_range", O_WRONLY | O_CLOEXEC);
+	assert_int_equal(write(range, "40000 40000", 11), 11);
+	close(range);
+	memset(&to, 0, sizeof(to));
+	to.sin_family = AF_INET;
+	to.sin_port = htons(9999);
+	to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	t.pair.listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_int_equal(bind(t.pair.listener, (struct sockaddr *)&to, len), 0);
+	assert_int_equal(listen(t.pair.listener, 8), 0);
+	t.pair.client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_int_equal(connect(t.pair.client, (struct sockaddr *)&to, len), 0);
+	fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_int_equal(connect(fd, (struct sockaddr *)&to, len), -1);
+	assert_int_equal(errno, EADDRNOTAVAIL);
+	close(fd);
+	leave_netns(before);
+	read_conns();
+	assert_int_equal(client->opened, 1);
+	assert_int_equal(client->failed[KILTER_CONNECT_OTHER], 1);
+	assert_int_equal(client->failed[KILTER_CONNECT_UNREACHABLE], 0);
+}
+
+/* SYNs meet an accept queue that is full: nobody answers. */
+static void a_connect_that_nobody_answers_is_timed_out(void **state)
+{
+	const struct kilter_conn *client = &t.conn[KILTER_ROLE_CLIENT];
+	int fds[BACKLOG + 1], fd, once = 1;
+
+	(void)state;
+	assert_int_equal(pair_listen(&t.pair, PAIR_V4, BACKLOG), 0);
+	for (int i = 0; i < BACKLOG + 1; i++) {
+		fds[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		assert_int_equal(connect(fds[i], (struct sockaddr *)&t.pair.addr, t.pair.addr_len),
+				 0);
+	}
+	fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_int_equal(setsockopt(fd, IPPROTO_TCP, TCP_SYNCNT, &once, sizeof(once)), 0);
+	assert_int_equal(connect(fd, (struct sockaddr *)&t.pair.addr, t.pair.addr_len), -1);
+	assert_int_equal(errno, ETIMEDOUT);
+	close(fd);
+	read_conns();
+	assert_int_equal(client->failed[KILTER_CONNECT_TIMED_OUT], 1);
+	for (int i = 0; i < BACKLOG + 1; i++)
+		close(fds[i]);
+}
+
 static void an_accept_queue_that_nobody_empties_is_seen(void **state)
 {
 	int fds[BACKLOG + 4], fd = bpf_map__fd(t.tcp->maps.listeners), full = 0;
@@ -279,6 +396,9 @@ int main(void)
 	    TEST(each_connection_is_opened_and_closed_once_on_both_sides),
 	    TEST(bytes_are_payload_in_each_direction),
 	    TEST(a_refused_connect_is_a_failure_and_no_connection),
+	    TEST(a_connect_without_a_route_is_a_failure),
+	    TEST(a_connect_without_a_local_port_is_a_failure),
+	    TEST(a_connect_that_nobody_answers_is_timed_out),
 	    TEST(a_closed_listener_leaves_no_row),
 	    TEST(an_accept_queue_that_nobody_empties_is_seen),
 	};

@@ -30,7 +30,10 @@
 		name##__destroy(skel);                                                            \
 	}
 
-PROBE_SKELETON(sock_owner, skel->rodata->shard_mask = o->shard_mask)
+PROBE_SKELETON(sock_owner, {
+	skel->rodata->shard_mask = o->shard_mask;
+	skel->rodata->audit_connect = o->config->audit.connect;
+})
 PROBE_SKELETON(tcp_conn, {
 	skel->rodata->shard_mask = o->shard_mask;
 	skel->rodata->audit_connect = o->config->audit.connect;
@@ -70,9 +73,11 @@ const struct probe_row probe_rows[] = {
 		  {"own_connect6", PROBE_ATTACH_CGROUP, NULL, true},
 		  {"own_bind4", PROBE_ATTACH_CGROUP, NULL, true},
 		  {"own_bind6", PROBE_ATTACH_CGROUP, NULL, true}}},
-    {ROW(tcp_conn), .hooks = "sockops tp_btf/inet_sock_set_state", .essential = true,
+    {ROW(tcp_conn), .hooks = "sockops cgroup/sock_release tp_btf/inet_sock_set_state",
+     .essential = true,
      .missing = "no connection is counted without it; sk_storage in sockops is Linux 5.10",
      .programs = {{"tcp_life", PROBE_ATTACH_CGROUP, NULL, true},
+		  {"tcp_release", PROBE_ATTACH_CGROUP, NULL, true},
 		  {"tcp_adopted_end", PROBE_ATTACH_TRACE, NULL, true}}},
     {ROW(request), .hooks = "cgroup_skb/ingress,egress", .essential = true,
      .missing = "no request is counted without it; bpf_loop is Linux 5.17",
