@@ -35,7 +35,8 @@ static __always_inline struct kilter_series *series_find(struct kilter_series_ke
 	}
 
 	count_drop(KILTER_DROP_SERIES_FULL);
-	return NULL;
+	kilter_series_to_overflow(key);
+	return bpf_map_lookup_elem(&series, key);
 }
 
 /* `times` requests of ns each; key->shard is set here. */

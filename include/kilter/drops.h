@@ -17,7 +17,8 @@
 	X(ROUTES_FULL, "routes", "full", "the map of routes is full: counted as 'other'", 0)       \
 	X(ROUTES_LIMIT, "routes", "limit", "too many routes in one workload: counted as 'other'",  \
 	  0)                                                                                       \
-	X(SERIES_FULL, "series", "full", "the map of request series is full", 1)                   \
+	X(SERIES_FULL, "series", "full",                                                           \
+	  "the map of request series is full: counted without service, destination and route", 1)  \
 	X(CONNS_FULL, "conns", "full", "the map of connection series is full", 1)                  \
 	X(LISTENERS_FULL, "listeners", "full", "the map of listeners is full", 1)                  \
 	X(SYSCALLS_FULL, "syscalls", "full", "the map of system calls is full", 0)                 \

@@ -68,6 +68,31 @@ struct kilter_series_key {
 	__u8 pad;
 };
 
+/*
+ * Overflow series: where requests are counted when the map has no room for theirs. They are made
+ * at start, have no workload, destination, route, method or shard, and the class of the
+ * status (1 to 5) in its place; with an error status 0.
+ */
+#define KILTER_SERIES_OVERFLOWS (2 * (5 + KILTER_REQ_ERROR_MAX - 1)) /* each role */
+
+static inline void kilter_series_to_overflow(struct kilter_series_key *k)
+{
+	__u32 class = (__u32)k->status / 100;
+
+	k->workload = 0;
+	k->peer = 0;
+	k->route = 0;
+	k->status = k->error ? 0 : class > 5 ? 5 : class < 1 ? 1 : class;
+	k->method = KILTER_METHOD_OTHER;
+	k->shard = 0;
+}
+
+static inline int kilter_series_is_overflow(const struct kilter_series_key *k)
+{
+	return !k->workload && !k->peer && !k->route && !k->method &&
+	       (k->error ? !k->status : k->status >= 1 && k->status <= 5);
+}
+
 struct kilter_series {
 	__u64 created_ns; /* CLOCK_BOOTTIME; tells two lives of one key apart */
 	__u64 sum_ns;

@@ -94,6 +94,11 @@ static bool series_fold_key(void *key)
 	return true;
 }
 
+static bool series_stays(const void *key)
+{
+	return kilter_series_is_overflow(key);
+}
+
 #define CONN_FIRST (offsetof(struct kilter_conn, opened) / 8)
 #define CONN_WORDS (sizeof(struct kilter_conn) / 8)
 
@@ -145,6 +150,7 @@ const struct family_ops family_series = {
     .add_total = series_add_total,
     .carry = series_carry,
     .wrapped = series_wrapped,
+    .stays = series_stays,
     .fold_key = series_fold_key,
 };
 

@@ -56,6 +56,8 @@ struct family_ops {
 	/* A u32 counter wrapped: what the total lacks from now on. */
 	void (*carry)(void *total, const void *prev, const void *now);
 	bool (*wrapped)(const void *prev, const void *now);
+	/* Never retired: made once, at start. May be NULL. */
+	bool (*stays)(const void *key);
 	/* The key of what it is folded into; false: it is such a key itself. */
 	bool (*fold_key)(void *key);
 };

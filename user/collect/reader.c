@@ -476,7 +476,7 @@ static int retire(struct collect *c, struct family *f)
 				return err;
 		} else if (marks < COLLECT_RETIRE_PER_TICK &&
 			   c->now_ns >= r->changed_ns + c->retire_after_ns &&
-			   !sibling_marked(f, r)) {
+			   !(f->ops->stays && f->ops->stays(r->key)) && !sibling_marked(f, r)) {
 			marks++;
 			err = mark(c, f, r);
 			if (err && err != -ENOENT)
@@ -710,6 +710,14 @@ int collect_drain_events(struct collect *c)
 	return c->ring ? ring_drain(c->ring) : 0;
 }
 
+static bool counted_any(const struct collect_series *s)
+{
+	for (int i = 0; i < KILTER_CLASSIC_BUCKETS; i++)
+		if (s->classic[i])
+			return true;
+	return false;
+}
+
 void collect_each_series(const struct collect *c,
 			 void (*fn)(void *ctx, const struct collect_series *s), void *ctx)
 {
@@ -719,6 +727,8 @@ void collect_each_series(const struct collect *c,
 
 	while ((m = table_next(&c->series.merged, &pos))) {
 		family_total(&c->series, m, &total);
+		if (kilter_series_is_overflow(&total.key) && !counted_any(&total))
+			continue; /* all is well: nothing to tell */
 		fn(ctx, &total);
 	}
 }

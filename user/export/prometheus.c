@@ -364,9 +364,15 @@ static void http_labels(struct render *r, const struct snap_series *s)
 	char status[8];
 	const char *route = text(r, s->route), *address = text(r, s->address);
 	bool client = s->role == KILTER_ROLE_CLIENT;
+	unsigned int code = s->status;
 
-	snprintf(status, sizeof(status), "%u", s->status);
+	snprintf(status, sizeof(status), "%u", code);
 	label_service(r, s->workload);
+	if (s->overflow) { /* OpenTelemetry metrics SDK, "Overflow attribute" */
+		label(r, "otel_metric_overflow", "true");
+		snprintf(status, sizeof(status), "%uxx", code);
+		code *= 100;
+	}
 	label(r, "http_request_method",
 	      s->method < KILTER_METHOD_MAX ? methods[s->method] : methods[0]);
 	if (s->status)
@@ -381,7 +387,7 @@ static void http_labels(struct render *r, const struct snap_series *s)
 		label_u64(r, "server_port", s->port);
 	if (s->error)
 		label(r, "error_type", s->error == KILTER_REQ_RESET ? "reset" : "closed");
-	else if (s->status >= (client ? 400 : 500))
+	else if (code >= (client ? 400 : 500))
 		label(r, "error_type", status);
 }
 

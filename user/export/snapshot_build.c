@@ -505,6 +505,7 @@ static void add_series(struct build *b)
 			r->protocol = s->key.protocol;
 			r->method = s->key.method;
 			r->error = s->key.error;
+			r->overflow = kilter_series_is_overflow(&s->key);
 		}
 		prev = s;
 		r->sum_ns += s->sum_ns;

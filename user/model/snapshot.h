@@ -109,7 +109,8 @@ struct snap_series {	   /* totals; workload ids of one name are merged */
 	snap_str route;	   /* url_template, "" when none */
 	uint16_t status;
 	uint8_t role, protocol, method, error;
-	uint8_t pad[2];
+	uint8_t overflow; /* status is a class, 1 to 5: kilter_series_is_overflow() */
+	uint8_t pad[1];
 	uint64_t sum_ns, bytes_in, bytes_out;
 	uint64_t classic[KILTER_CLASSIC_BUCKETS];
 };

@@ -19,6 +19,7 @@
 #include <bpf/libbpf.h>
 
 #include <kilter/limits.h>
+#include <kilter/series.h>
 
 #include "core/bus.h"
 #include "core/cleanup.h"
@@ -92,21 +93,24 @@ static void size_maps(struct bpf_object *obj, const struct config *c, const char
 {
 	const struct {
 		const char *map;
-		uint32_t max;
+		uint32_t max, reserve;
 	} sizes[] = {
-	    {"series", c->limits.series},	{"conns", c->limits.conns},
-	    {"workloads", c->limits.workloads}, {"peers", c->limits.peers},
-	    {"routes", c->limits.routes},	{"route_counts", c->limits.workloads},
+	    {"series", c->limits.series, KILTER_SERIES_OVERFLOWS},
+	    {"conns", c->limits.conns, 0},
+	    {"workloads", c->limits.workloads, 0},
+	    {"peers", c->limits.peers, 0},
+	    {"routes", c->limits.routes, 0},
+	    {"route_counts", c->limits.workloads, 0},
 	};
 
 	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
 		struct bpf_map *map = bpf_object__find_map_by_name(obj, sizes[i].map);
 		char path[CONFIG_PATH_LEN + 64];
 		struct bpf_map_info info = {};
-		__u32 len = sizeof(info), max = sizes[i].max;
+		__u32 len = sizeof(info), max = sizes[i].max + sizes[i].reserve;
 		_cleanup_close_ int fd = -1;
 
-		if (!map || !max)
+		if (!map || !sizes[i].max)
 			continue;
 		snprintf(path, sizeof(path), "%s/%s", dir, sizes[i].map);
 		fd = bpf_obj_get(path);
@@ -221,6 +225,32 @@ static int observe_cgroup(const struct probe_set *set, const struct loaded *p)
 	return 0;
 }
 
+/* The overflow series, before anything counts: a full map makes none. */
+static int make_overflow_series(const struct loaded *p)
+{
+	const struct bpf_map *map = bpf_object__find_map_by_name(p->obj, "series");
+	static const uint8_t roles[] = {KILTER_ROLE_SERVER, KILTER_ROLE_CLIENT};
+	static const struct kilter_series none;
+
+	if (!map)
+		return 0;
+	for (unsigned int i = 0; i < KILTER_SERIES_OVERFLOWS; i++) {
+		unsigned int kind = i / 2;
+		struct kilter_series_key key = {.role = roles[i % 2],
+						.protocol = KILTER_PROTO_HTTP1};
+
+		if (kind < 5)
+			key.status = (uint16_t)((kind + 1) * 100);
+		else
+			key.error = (uint8_t)(kind - 4);
+		kilter_series_to_overflow(&key);
+		if (bpf_map_update_elem(bpf_map__fd(map), &key, &none, BPF_NOEXIST) &&
+		    errno != EEXIST)
+			return -errno;
+	}
+	return 0;
+}
+
 static bool row_has_fallback(const struct probe_row *row)
 {
 	for (unsigned int i = 0; i < PROBE_PROGRAMS_MAX && row->programs[i].name; i++)
@@ -248,6 +278,11 @@ static int open_row(struct probe_set *set, struct loaded *p, const struct probe_
 	err = observe_cgroup(set, p);
 	if (err) {
 		snprintf(p->reason, sizeof(p->reason), "observed_cgroup: %s", strerror(-err));
+		return err;
+	}
+	err = make_overflow_series(p);
+	if (err) {
+		snprintf(p->reason, sizeof(p->reason), "series: %s", strerror(-err));
 		return err;
 	}
 	for (unsigned int i = 0; i < PROBE_PROGRAMS_MAX && p->row->programs[i].name; i++) {

@@ -183,12 +183,44 @@ static void a_record_of_the_wrong_size_is_refused(void **state)
 	assert_int_not_equal(ring_check(&net, sizeof(net), &ev), 0);
 }
 
+static void overflow_series_are_told_from_all_others(void **state)
+{
+	(void)state;
+	for (unsigned int status = 0; status < 1000; status++) {
+		struct kilter_series_key k = {.workload = 7,
+					      .peer = 8,
+					      .route = 9,
+					      .status = (uint16_t)status,
+					      .role = KILTER_ROLE_CLIENT,
+					      .protocol = KILTER_PROTO_HTTP1,
+					      .method = KILTER_METHOD_GET,
+					      .shard = 3};
+
+		assert_false(kilter_series_is_overflow(&k));
+		k.workload = k.peer = k.route = 0; /* of a socket without an owner */
+		k.method = KILTER_METHOD_OTHER;
+		if (status >= 100)
+			assert_false(kilter_series_is_overflow(&k));
+		kilter_series_to_overflow(&k);
+		assert_true(kilter_series_is_overflow(&k));
+		assert_int_equal(k.status, status < 100 ? 1 : status > 599 ? 5 : status / 100);
+		assert_int_equal(k.role, KILTER_ROLE_CLIENT);
+		assert_int_equal(k.shard, 0);
+		k.status = 200;
+		k.error = KILTER_REQ_RESET;
+		kilter_series_to_overflow(&k);
+		assert_true(kilter_series_is_overflow(&k));
+		assert_int_equal(k.status, 0);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(shards_add_up_and_only_what_moved_is_told),
 	    cmocka_unit_test(a_wrapped_bucket_keeps_its_total),
 	    cmocka_unit_test(a_second_life_of_a_key_adds_to_the_first),
+	    cmocka_unit_test(overflow_series_are_told_from_all_others),
 	    cmocka_unit_test(retired_totals_stay_and_are_folded_when_too_many),
 	    cmocka_unit_test(a_table_agrees_with_an_array_under_random_use),
 	    cmocka_unit_test(a_record_of_the_wrong_size_is_refused),
