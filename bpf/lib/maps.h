@@ -108,6 +108,20 @@ __noinline __u32 fine_index(__u64 ns)
 		barrier_var(i);      \
 	} while (0)
 
+/*
+ * Shows the verifier that a __u64 length, which is 1 to max already, is: max a power of two.
+ * Before Linux 6.8 it learns no lower bound from a test against 0, and clang knows too much
+ * to leave a plain mask standing.
+ */
+#define bound_length(n, max)    \
+	do {                    \
+		(n)--;          \
+		barrier_var(n); \
+		(n) &= (max)-1; \
+		barrier_var(n); \
+		(n)++;          \
+	} while (0)
+
 #define add_to(counter, n) __sync_fetch_and_add(&(counter), (n))
 
 #endif

@@ -67,7 +67,8 @@ static __always_inline bool segment_parse(struct __sk_buff *skb, struct segment 
 /* Payload that meets the listener: its child is made in a moment, see struct sock_early. */
 static __always_inline void listener_early(struct __sk_buff *skb, const struct segment *seg)
 {
-	__u32 zero = 0, n = seg->end - seg->off;
+	__u32 zero = 0;
+	__u64 n = seg->end - seg->off;
 	struct sock_early *e = bpf_map_lookup_elem(&early_segment, &zero);
 
 	if (!e)
@@ -75,8 +76,7 @@ static __always_inline void listener_early(struct __sk_buff *skb, const struct s
 	e->len = 0;
 	if (n > SOCK_EARLY_BYTES)
 		n = SOCK_EARLY_BYTES;
-	if (n < 1 || n > SOCK_EARLY_BYTES)
-		return;
+	bound_length(n, SOCK_EARLY_BYTES);
 	if (bpf_skb_load_bytes(skb, seg->off, e->data, n)) {
 		count_drop(KILTER_DROP_HTTP1_LOAD);
 		return;

@@ -403,7 +403,8 @@ static __always_inline long source_read(struct __sk_buff *skb, __u32 off, struct
 /* Brings more payload into the buffer, behind what is kept of the line under way. */
 static __always_inline bool run_load(struct http1_run *r)
 {
-	__u32 n = r->sc->end - r->sc->off, at;
+	__u64 n = r->sc->end - r->sc->off;
+	__u32 at;
 
 	if (r->sc->line && r->sc->len > r->sc->line) {
 		/* Start the line under way anew at the front: read its bytes once more. */
@@ -420,8 +421,9 @@ static __always_inline bool run_load(struct http1_run *r)
 	at = r->sc->len & 0xff;
 	if (n > HTTP1_WINDOW)
 		n = HTTP1_WINDOW;
-	if (n < 1 || n > HTTP1_WINDOW)
+	if (!n)
 		return false;
+	bound_length(n, HTTP1_WINDOW);
 	if (source_read(r->source, r->sc->off, r->sc, at, n)) {
 		count_drop(KILTER_DROP_HTTP1_LOAD);
 		return false;
@@ -656,7 +658,8 @@ static __always_inline bool run_head(const struct http1_run *r)
 	struct scratch *sc = r->sc;
 	struct kilter_sock *s = r->s;
 	struct stream *st = r->st;
-	__u32 n = sc->end - sc->off, left;
+	__u64 n = sc->end - sc->off;
+	__u32 left;
 	bool bodyless = false;
 
 	if (r->request ? s->head != s->tail
@@ -664,7 +667,10 @@ static __always_inline bool run_head(const struct http1_run *r)
 		return false;
 	if (n > HTTP1_WINDOW)
 		n = HTTP1_WINDOW;
-	if (n < 1 || n > HTTP1_WINDOW || source_read(r->source, sc->off, sc, 0, n))
+	if (!n)
+		return false;
+	bound_length(n, HTTP1_WINDOW);
+	if (source_read(r->source, sc->off, sc, 0, n))
 		return false;
 	sc->len = n;
 	if (!read_head(sc, r->request))
