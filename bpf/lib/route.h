@@ -66,8 +66,15 @@ static __noinline __u32 route_learn(__u32 id, __u32 workload, struct scratch *sc
 	 * a path that was first seen in the very same microsecond. */
 	r->workload = workload;
 	r->path_len = len < KILTER_ROUTE_PATH_LEN ? len : KILTER_ROUTE_PATH_LEN;
-	for (int i = 0; i < KILTER_ROUTE_PATH_LEN; i++)
-		r->path[i] = i < (int)len ? sc->buf[(at + i) & (SCRATCH_BYTES - 1)] : 0;
+	for (__u32 i = 0; i < KILTER_ROUTE_PATH_LEN; i += 8) {
+		__u64 w = word_at(sc, at + i);
+
+		if (i >= len)
+			w = 0; /* a query may hold secrets */
+		else if (len - i < 8)
+			w &= (1ull << 8 * (len - i)) - 1;
+		__builtin_memcpy(r->path + i, &w, sizeof(w));
+	}
 	if (bpf_map_update_elem(&routes, &id, r, BPF_NOEXIST) == -7 /* E2BIG */) {
 		count_drop(KILTER_DROP_ROUTES_FULL);
 		return 0;
@@ -144,6 +151,7 @@ __noinline __u32 route_find(struct scratch *sc, __u32 workload, __u32 at, __u32 
 		if (at + len >= end || route_step(sc, at + len))
 			break;
 	id = kilter_route_end(&sc->route);
+	len += forgotten(sc->zero);
 	if (!bpf_map_lookup_elem(&routes, &id))
 		id = route_learn(id, workload, sc, at, len);
 	return id;

@@ -454,12 +454,13 @@ static __always_inline __u32 bytes_before(__u64 bits)
  */
 __noinline int find_lf(struct scratch *sc)
 {
-	__u32 pos, len;
+	__u32 pos, len, word;
 
 	if (!sc)
 		return 0;
 	pos = sc->pos;
 	len = sc->len;
+	word = WORD(sc);
 	for (int i = 0; i < HTTP1_SCAN && pos < len; i++) {
 		__u64 bits = lf_bits(word_at(sc, pos));
 
@@ -470,7 +471,7 @@ __noinline int find_lf(struct scratch *sc)
 			sc->pos = pos;
 			return 1;
 		}
-		pos += 8;
+		pos += word;
 	}
 	sc->pos = pos < len ? pos : len;
 	return 0;
@@ -532,7 +533,7 @@ __noinline int header_line(struct scratch *sc, __u32 line, __u32 nl)
 static __always_inline int scan_fields(struct scratch *sc)
 {
 	__u32 pos = forgotten(sc->pos), len = forgotten(sc->len), line = forgotten(sc->line);
-	__u32 zero = forgotten(sc->zero);
+	__u32 zero = forgotten(sc->zero), word = zero + 8;
 
 	for (int i = 0; i < HTTP1_SCAN_HEADERS && pos < len; i++) {
 		__u64 bits = lf_bits(word_at(sc, pos)), w;
@@ -540,9 +541,9 @@ static __always_inline int scan_fields(struct scratch *sc)
 
 		if (!bits) {
 			bits = lf_bits(word_after(sc, pos));
-			pos += 8;
+			pos += word;
 			if (!bits) {
-				pos += 8;
+				pos += word;
 				continue;
 			}
 		}
@@ -583,7 +584,7 @@ __noinline int scan_headers(struct scratch *sc)
  */
 __noinline int read_head(struct scratch *sc, __u32 request)
 {
-	__u32 pos, len, n, method;
+	__u32 pos, len, n, method, word;
 	__u64 w, bits = 0;
 
 	if (!sc)
@@ -592,15 +593,16 @@ __noinline int read_head(struct scratch *sc, __u32 request)
 	len = sc->len;
 	w = word_at(sc, 0);
 	sc->fields = 0;
+	word = WORD(sc);
 	for (int i = 0; i < HTTP1_SCAN_HEADERS && pos < len; i++) {
 		bits = lf_bits(word_at(sc, pos));
 		if (bits)
 			break;
 		bits = lf_bits(word_after(sc, pos));
-		pos += 8;
+		pos += word;
 		if (bits)
 			break;
-		pos += 8;
+		pos += word;
 	}
 	sc->pos = pos + bytes_before(bits);
 	pos = forgotten(sc->pos);

@@ -34,11 +34,12 @@
 #define __always_inline inline __attribute__((always_inline))
 #define __noinline	__attribute__((noinline))
 #define SEC(name)
-#define __uint(name, val)  int(*name)[val]
-#define __type(name, val)  __typeof__(val) *name
-#define barrier_var(var)   __asm__ volatile("" : "+r"(var))
-#define bound_index(i, n)  ((void)0)
-#define add_to(counter, n) ((counter) += (n))
+#define __uint(name, val)    int(*name)[val]
+#define __type(name, val)    __typeof__(val) *name
+#define barrier_var(var)     __asm__ volatile("" : "+r"(var))
+#define bound_index(i, n)    ((void)0)
+#define bound_length(n, max) ((void)0)
+#define add_to(counter, n)   ((counter) += (n))
 
 enum {
 	LIBBPF_PIN_BY_NAME = 1

@@ -75,7 +75,7 @@ const struct probe_row probe_rows[] = {
 		  {"own_bind6", PROBE_ATTACH_CGROUP, NULL, true}}},
     {ROW(tcp_conn), .hooks = "sockops cgroup/sock_release tp_btf/inet_sock_set_state",
      .essential = true,
-     .missing = "no connection is counted without it; sk_storage in sockops is Linux 5.10",
+     .missing = "no connection is counted without it; bpf_loop is Linux 5.17",
      .programs = {{"tcp_life", PROBE_ATTACH_CGROUP, NULL, true},
 		  {"tcp_release", PROBE_ATTACH_CGROUP, NULL, true},
 		  {"tcp_adopted_end", PROBE_ATTACH_TRACE, NULL, true}}},
