@@ -155,6 +155,11 @@ test-system: all ## the real daemon with real servers and clients (root)
 test-chaos: all ## the real daemon while things break (root)
 	@B=$(B) $(RUN) $(CHAOS)
 
+test-vm: ## the BPF tests and the daemon on Debian's kernels in QEMU; VM_KERNELS=6.1 for some of them
+	@deploy/deps.sh build test
+	@$(MAKE) --no-print-directory all build-bpf
+	@tests/vm/vm.py --build $(B) $(VM_KERNELS)
+
 bench: ## cost and accuracy beside what one would otherwise run (root); writes $(B)/bench.json
 	@deploy/deps.sh build test bench
 	@$(MAKE) --no-print-directory all
@@ -198,7 +203,7 @@ clean: ## remove everything that was built
 help: ## list these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-.PHONY: all bpf run deps test test-unit test-bpf test-system test-chaos bench fuzz lint format install \
+.PHONY: all bpf run deps test test-unit test-bpf test-system test-chaos bench fuzz lint format install test-vm \
         clean help build-unit build-bpf build-fuzz FORCE
 
 include tests/lint/lint.mk
