@@ -796,6 +796,10 @@ static int start_rooms(struct agent *a)
 	err = model_new(&a->model, &a->config);
 	if (err)
 		return log_err(err, "model");
+	snprintf(path, sizeof(path), "%s/cgroups", a->config.state_dir);
+	err = model_keep_names(a->model, path);
+	if (err)
+		return log_err(err, "model: cannot keep names in %s", path);
 	sink.ctx = a->model;
 	snprintf(path, sizeof(path), "%s/retired", a->config.state_dir);
 	err = collect_new(&a->collect, &a->config, &maps, &sink, path, on_event, a);

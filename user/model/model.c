@@ -103,7 +103,7 @@ struct model {
 	unsigned int addresses_count;
 	uint64_t addresses_ns;
 	bool incomplete;
-	uint64_t overflow[6]; /* enum overflow */
+	uint64_t overflow[7]; /* enum overflow */
 	struct selfstat stat;
 };
 
@@ -114,11 +114,13 @@ enum overflow {
 	OVER_ROUTES,
 	OVER_LISTENERS,
 	OVER_WINDOWS,
+	OVER_NAMES, /* not kept on disk */
 };
 static const char *const overflow_labels[] = {
     [OVER_WORKLOADS] = "table=\"workloads\"", [OVER_EDGES] = "table=\"edges\"",
     [OVER_PEERS] = "table=\"peers\"",	      [OVER_ROUTES] = "table=\"routes\"",
     [OVER_LISTENERS] = "table=\"listeners\"", [OVER_WINDOWS] = "table=\"windows\"",
+    [OVER_NAMES] = "table=\"names\"",
 };
 
 static void stat_overflow(void *ctx, selfstat_emit_fn emit, void *emit_ctx)
@@ -126,7 +128,9 @@ static void stat_overflow(void *ctx, selfstat_emit_fn emit, void *emit_ctx)
 	const struct model *m = ctx;
 
 	for (size_t i = 0; i < sizeof(overflow_labels) / sizeof(overflow_labels[0]); i++)
-		emit(emit_ctx, overflow_labels[i], (double)m->overflow[i]);
+		emit(emit_ctx, overflow_labels[i],
+		     i == OVER_NAMES ? (double)cgroup_resolver_unkept(m->resolver)
+				     : (double)m->overflow[i]);
 }
 
 static uint32_t limit(uint32_t configured, uint32_t fallback)
@@ -167,6 +171,11 @@ int model_new(struct model **ret, const struct config *c)
 	selfstat_register(&m->stat);
 	*ret = m;
 	return 0;
+}
+
+int model_keep_names(struct model *m, const char *file)
+{
+	return cgroup_resolver_keep(m->resolver, file);
 }
 
 static void workload_windows_free(struct workload *w)

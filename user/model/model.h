@@ -82,6 +82,8 @@ struct model_listener {
 
 struct model;
 int model_new(struct model **ret, const struct config *c);
+/* Before anything is added: names of cgroups outlive them, and us, in `file`. Negative errno. */
+int model_keep_names(struct model *m, const char *file);
 void model_free(struct model **m);
 
 /* Feeding (collect). Deltas since the previous call for the same key. */

@@ -27,11 +27,19 @@ void cgroup_parse(const char *path, struct cgroup_identity *ret);
 int cgroup_find_mount(const char *mountinfo, char *ret, size_t size);
 
 #define CGROUP_PATH_MAX	 256
-#define CGROUP_CACHE_MAX 1024  /* paths remembered; the one seen first goes first */
+#define CGROUP_CACHE_MAX 4096  /* paths remembered; the one seen first goes first */
 #define CGROUP_WALK_MAX	 16384 /* directories looked at in one walk of the tree */
 
 struct cgroup_resolver;
 int cgroup_resolver_new(struct cgroup_resolver **ret);
+/*
+ * Keeps the paths in `file` as well, so that what a service has counted stays under its name when
+ * its cgroup is gone (the service was restarted) and then the daemon is started anew. The file
+ * is one boot's: ids begin anew with the kernel. Negative errno: nothing is kept.
+ */
+int cgroup_resolver_keep(struct cgroup_resolver *r, const char *file);
+/* Paths that could not be written to the file. */
+uint64_t cgroup_resolver_unkept(const struct cgroup_resolver *r);
 void cgroup_resolver_free(struct cgroup_resolver **r);
 /* Writes the path, "/" for the root. -ENOENT: no such cgroup (any more). */
 int cgroup_resolve(struct cgroup_resolver *r, uint64_t id, char ret[static CGROUP_PATH_MAX]);

@@ -24,6 +24,8 @@
 #define FILEID_KERNFS_TYPE 0xfe
 #define MOUNTINFO_MAX	   (1u << 20)
 #define WALK_DEPTH_MAX	   32
+#define BOOT_ID_LEN	   36
+#define KEPT_LINES_MAX	   (4 * CGROUP_CACHE_MAX) /* in the file, before it is written anew */
 
 struct cached {
 	struct table_node node;
@@ -40,6 +42,12 @@ struct cgroup_resolver {
 	uint64_t order;
 	bool by_handle_failed;
 	uint32_t walked;
+	/* The file: a line with the boot's id, then a line "<id> <path>" for each; append only. No
+	 * path has a newline in it: cgroup_mkdir() refuses one. */
+	FILE *kept;
+	char kept_file[PATH_MAX];
+	uint32_t kept_lines;
+	uint64_t unkept;
 };
 
 static int read_mountinfo(char **ret)
@@ -84,6 +92,7 @@ void cgroup_resolver_free(struct cgroup_resolver **r)
 	if (!*r)
 		return;
 	cleanup_close(&(*r)->mount_fd);
+	cleanup_fclose(&(*r)->kept);
 	table_done(&(*r)->cache);
 	free(*r);
 	*r = NULL;
@@ -164,7 +173,7 @@ static int by_walk(struct cgroup_resolver *r, uint64_t id, char *ret)
 	return walk(r, r->mount_fd, id, ret, 0, 0);
 }
 
-static void remember(struct cgroup_resolver *r, uint64_t id, const char *path)
+static void cache(struct cgroup_resolver *r, uint64_t id, const char *path)
 {
 	struct cached *c, *oldest = NULL;
 	uint32_t pos = 0;
@@ -180,6 +189,114 @@ static void remember(struct cgroup_resolver *r, uint64_t id, const char *path)
 		return;
 	c->order = r->order++;
 	snprintf(c->path, sizeof(c->path), "%s", path);
+}
+
+static int boot_id(char ret[static BOOT_ID_LEN + 1])
+{
+	_cleanup_close_ int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0 || read(fd, ret, BOOT_ID_LEN) != BOOT_ID_LEN)
+		return -EIO;
+	ret[BOOT_ID_LEN] = '\0';
+	return 0;
+}
+
+/* Into the cache, unless the file is of another boot. A line that is cut or is no such line ends
+ * it. */
+static void load(struct cgroup_resolver *r, FILE *f, const char *boot)
+{
+	char line[CGROUP_PATH_MAX + 32];
+
+	if (!fgets(line, sizeof(line), f) || strncmp(line, boot, BOOT_ID_LEN) ||
+	    line[BOOT_ID_LEN] != '\n')
+		return;
+	while (fgets(line, sizeof(line), f)) {
+		size_t len = strlen(line);
+		unsigned long long id;
+		char *path;
+
+		id = strtoull(line, &path, 10);
+		if (path == line || !id || path[0] != ' ' || path[1] != '/' ||
+		    line[len - 1] != '\n' || len - (size_t)(path + 2 - line) > CGROUP_PATH_MAX)
+			return;
+		line[len - 1] = '\0';
+		if (!table_find(&r->cache, &(uint64_t){id}))
+			cache(r, id, path + 1);
+	}
+}
+
+/* The whole cache to a new file, which takes the place of the old one. */
+static int write_anew(struct cgroup_resolver *r, const char *boot)
+{
+	char fresh[PATH_MAX + 8];
+	_cleanup_fclose_ FILE *f = NULL;
+	const struct cached *c;
+	uint32_t pos = 0;
+	int fd;
+
+	snprintf(fresh, sizeof(fresh), "%s.new", r->kept_file);
+	fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0640);
+	if (fd < 0)
+		return -errno;
+	f = fdopen(fd, "w");
+	if (!f) {
+		close(fd);
+		return -ENOMEM;
+	}
+	fprintf(f, "%s\n", boot);
+	while ((c = table_next(&r->cache, &pos)))
+		fprintf(f, "%llu %s\n", (unsigned long long)c->id, c->path);
+	if (fflush(f) || rename(fresh, r->kept_file))
+		return -errno;
+	cleanup_fclose(&r->kept);
+	r->kept = take_ptr(f);
+	r->kept_lines = r->cache.count;
+	return 0;
+}
+
+int cgroup_resolver_keep(struct cgroup_resolver *r, const char *file)
+{
+	_cleanup_fclose_ FILE *f = fopen(file, "re");
+	char boot[BOOT_ID_LEN + 1];
+	int err = boot_id(boot);
+
+	if (err)
+		return err;
+	if ((size_t)snprintf(r->kept_file, sizeof(r->kept_file), "%s", file) >=
+	    sizeof(r->kept_file))
+		return -ENAMETOOLONG;
+	if (f)
+		load(r, f, boot);
+	else if (errno != ENOENT)
+		return -errno;
+	return write_anew(r, boot);
+}
+
+uint64_t cgroup_resolver_unkept(const struct cgroup_resolver *r)
+{
+	return r->unkept;
+}
+
+static void keep(struct cgroup_resolver *r, uint64_t id, const char *path)
+{
+	char boot[BOOT_ID_LEN + 1];
+
+	if (r->kept_lines >= KEPT_LINES_MAX) { /* with this one in it */
+		if (boot_id(boot) || write_anew(r, boot))
+			r->unkept++;
+		return;
+	}
+	r->kept_lines++;
+	clearerr(r->kept); /* the disk may have room again */
+	if (fprintf(r->kept, "%llu %s\n", (unsigned long long)id, path) < 0 || fflush(r->kept))
+		r->unkept++;
+}
+
+static void remember(struct cgroup_resolver *r, uint64_t id, const char *path)
+{
+	cache(r, id, path);
+	if (r->kept)
+		keep(r, id, path);
 }
 
 int cgroup_resolve(struct cgroup_resolver *r, uint64_t id, char ret[static CGROUP_PATH_MAX])
