@@ -123,6 +123,28 @@ class Commands(WithTraffic):
                     kilter.wait_for("a new file is there", lambda: os.path.exists(self.daemon.audit))
             follower.kill()
 
+    def test_what_comes_while_the_query_prints_is_neither_missed_nor_doubled(self):
+        def records():
+            with open(self.daemon.audit, encoding="utf-8") as f:
+                return f.read().count("\n")
+
+        def programs(n):
+            self.sandbox.spawn(["/bin/sh", "-c", f"i=0; while [ $i -lt {n} ]; do /bin/true; i=$((i+1)); done"])
+
+        programs(1000)  # an exec and an exit each
+        kilter.wait_for("there is more than a pipe holds", lambda: records() > 2000)
+        before = records()
+        with subprocess.Popen([kilter.KILTER, "audit", "tail", "-F", "-o", "json", "--limit", "2000", "--file",
+                               self.daemon.audit], stdout=subprocess.PIPE, text=True) as follower:
+            self.addCleanup(follower.kill)
+            # It is in the middle of its print-out now, and its reader is not in a hurry.
+            follower.stdout.readline()
+            programs(200)
+            kilter.wait_for("more has come", lambda: records() >= before + 400)
+            numbers = [kilter.field(json.loads(follower.stdout.readline()), "event.sequence") for _ in range(2300)]
+            follower.kill()
+        self.assertEqual(numbers, list(range(numbers[0], numbers[0] + len(numbers))))
+
     def audit(self, *args):
         return self.daemon.cli("audit", *args, "--file", self.daemon.audit).stdout
 

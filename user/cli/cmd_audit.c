@@ -97,8 +97,27 @@ static void print_record(const struct cli *c, const char *line, size_t len)
 	json_decref(j);
 }
 
+/* 0: it has none. */
+static uint64_t sequence_of(const char *line, size_t len)
+{
+	static const char key[] = "\"event.sequence\":";
+	const char *at = memmem(line, len, key, sizeof(key) - 1);
+	uint64_t n = 0;
+
+	if (at)
+		for (at += sizeof(key) - 1; at < line + len && *at >= '0' && *at <= '9'; at++)
+			n = n * 10 + (uint64_t)(*at - '0');
+	return n;
+}
+
+static uint64_t printed; /* the highest sequence number */
+
 static int on_line(void *ctx, const char *line, size_t len)
 {
+	uint64_t sequence = sequence_of(line, len);
+
+	if (sequence > printed)
+		printed = sequence;
 	print_record(ctx, line, len);
 	return ferror(stdout) ? -EIO : 0;
 }
@@ -119,26 +138,34 @@ static int parse_since(const char *s, uint64_t *ret)
 	return 0;
 }
 
-/* Follows the file by name: a rotation moves it away, a new one takes its place. */
-static int follow(struct cli *c, const char *path)
+/*
+ * Follows the file by name: a rotation moves it away, a new one takes its place. f, which is taken
+ * over, was opened before the query and is at what was its end then: what came meanwhile
+ * may have been printed by the query.
+ */
+static int follow(struct cli *c, const char *path, FILE *file)
 {
-	_cleanup_fclose_ FILE *f = fopen(path, "re");
+	_cleanup_fclose_ FILE *f = file;
 	_cleanup_free_ char *line = NULL;
 	size_t cap = 0;
 	struct stat st, now;
 	bool moved = false;
+	off_t both;
 
-	if (!f || fseek(f, 0, SEEK_END) || fstat(fileno(f), &st)) {
+	if (fstat(fileno(f), &st)) {
 		fprintf(stderr, "kilter: cannot follow the audit trail %s: %s\n", path,
 			strerror(errno));
 		return CLI_FAILED;
 	}
+	both = st.st_size; /* the query may have seen what lies before it */
 	for (;;) {
 		off_t at = ftello(f);
 		ssize_t n = getline(&line, &cap, f);
 
 		if (n > 0 && line[n - 1] == '\n') {
-			if (wanted(c, line, (size_t)n - 1))
+			uint64_t sequence = sequence_of(line, (size_t)n);
+
+			if ((at >= both || sequence > printed) && wanted(c, line, (size_t)n - 1))
 				print_record(c, line, (size_t)n - 1);
 			continue;
 		}
@@ -153,6 +180,7 @@ static int follow(struct cli *c, const char *path)
 			if (fresh) {
 				fclose(f);
 				f = fresh;
+				both = 0;
 				fstat(fileno(f), &st);
 			}
 			continue;
@@ -187,6 +215,7 @@ int cli_audit(struct cli *c)
 {
 	const char *verb = c->argc ? c->args[0] : "tail";
 	struct audit_query q = {0};
+	_cleanup_fclose_ FILE *f = NULL;
 	char path[CONFIG_PATH_LEN];
 	uint64_t bad = 0;
 	int err;
@@ -208,6 +237,14 @@ int cli_audit(struct cli *c)
 			c->since);
 		return CLI_USAGE;
 	}
+	if (!strcmp(verb, "tail") && c->follow) {
+		f = fopen(path, "re");
+		if (!f || fseek(f, 0, SEEK_END)) {
+			fprintf(stderr, "kilter: cannot follow the audit trail %s: %s\n", path,
+				strerror(errno));
+			return CLI_FAILED;
+		}
+	}
 	err = audit_query_run(&q, on_line, c, &bad);
 	if (err) {
 		fprintf(stderr, "kilter: cannot read the audit trail %s: %s\n", path,
@@ -217,7 +254,5 @@ int cli_audit(struct cli *c)
 	if (bad)
 		fprintf(stderr, "kilter: %llu lines of %s are not JSON\n", (unsigned long long)bad,
 			path);
-	if (!strcmp(verb, "tail") && c->follow)
-		return follow(c, path);
-	return CLI_DONE;
+	return f ? follow(c, path, take_ptr(f)) : CLI_DONE;
 }
