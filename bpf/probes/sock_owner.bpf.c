@@ -22,7 +22,8 @@ static __always_inline int own_client(struct bpf_sock_addr *ctx, const struct ki
 		return 1;
 	if (s->flags & SOCK_OPEN)
 		return 1; /* connect() on a connected socket fails; its state must not suffer */
-	if (s->flags & SOCK_CONNECTING) /* the one before came to nothing */
+	/* The one before came to nothing. Of MPTCP the subflows tell, which are other sockets. */
+	if (s->flags & SOCK_CONNECTING && ctx->protocol == IPPROTO_TCP)
 		connect_failed_at_once(s);
 	sock_own_current(s);
 	s->peer = intern_peer(peer);

@@ -81,6 +81,21 @@ class FullMap(kilter.Case):
         self.assertNotIn("healthy", {state for state, _ in states.values()})
 
 
+    def test_a_pinned_map_keeps_its_size_and_the_log_says_so(self):
+        self.daemon.start()
+        self.assertEqual(self.daemon.stop(), 0)
+        with open(self.daemon.config, encoding="utf-8") as f:
+            text = f.read()
+        self.assertIn("series: 64", text)
+        with open(self.daemon.config, "w", encoding="utf-8") as f:
+            f.write(text.replace("series: 64", "series: 128"))
+        self.daemon.start()
+        with open(self.daemon.log, encoding="utf-8") as f:
+            log = f.read()
+        self.assertIn("limits.series: the pinned map was made for 64 entries and keeps that size; "
+                      "stop with --unpin to apply 128", log)
+
+
 class Losses(kilter.Case):
     def told(self):
         """(records of programs, records told to be lost in the kernel, records-lost records)"""

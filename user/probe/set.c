@@ -116,10 +116,11 @@ static void size_maps(struct bpf_object *obj, const struct config *c, const char
 		fd = bpf_obj_get(path);
 		if (fd >= 0 && !bpf_obj_get_info_by_fd(fd, &info, &len) &&
 		    info.max_entries != max) {
-			log_warn("limits.%s: the pinned map was made for %u entries and keeps that "
-				 "size; stop with --unpin to apply %u",
-				 sizes[i].map, info.max_entries, max);
 			max = info.max_entries;
+			if (max != sizes[i].max) /* nor is it of a version without a reserve */
+				log_warn("limits.%s: the pinned map was made for %u entries and "
+					 "keeps that size; stop with --unpin to apply %u",
+					 sizes[i].map, max - sizes[i].reserve, sizes[i].max);
 		}
 		bpf_map__set_max_entries(map, max);
 	}
@@ -245,7 +246,7 @@ static int make_overflow_series(const struct loaded *p)
 			key.error = (uint8_t)(kind - 4);
 		kilter_series_to_overflow(&key);
 		if (bpf_map_update_elem(bpf_map__fd(map), &key, &none, BPF_NOEXIST) &&
-		    errno != EEXIST)
+		    errno != EEXIST && errno != E2BIG) /* full already, made without them */
 			return -errno;
 	}
 	return 0;
