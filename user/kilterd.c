@@ -835,6 +835,14 @@ static int start_loop(struct agent *a)
 	err = err ? err
 		  : loop_add_fd(a->loop, front_notice_fd(a->front), EPOLLIN, on_front_notice, a,
 				NULL);
+	return err ? log_err(err, "event loop") : 0;
+}
+
+/* From here on a signal waits for the loop: a start that has begun is ended in good order. */
+static int new_loop(struct agent *a)
+{
+	int err = loop_new(&a->loop);
+
 	err = err ? err : loop_add_signal(a->loop, SIGTERM, on_stop, a);
 	err = err ? err : loop_add_signal(a->loop, SIGINT, on_stop, a);
 	err = err ? err : loop_add_signal(a->loop, SIGHUP, on_hangup, a);
@@ -895,7 +903,7 @@ static int run(struct agent *a)
 			return EXIT_KERNEL;
 		}
 	}
-	if (check_rights() || loop_new(&a->loop) || start_front(a))
+	if (check_rights() || new_loop(a) || start_front(a))
 		return EXIT_RUNTIME;
 	err = start_probes(a);
 	if (err)

@@ -112,6 +112,16 @@ class Life(kilter.Case):
         self.assertEqual(self.daemon.stop(30), 0)
         self.assertTrue(os.listdir(os.path.join(self.sandbox.bpffs, "kilter")))
 
+    def test_a_signal_in_the_middle_of_the_start_ends_it_in_good_order(self):
+        for name, status in (("SIGTERM", 0), ("SIGINT", 0)):
+            with self.subTest(name), open(self.daemon.log, "ab") as log:
+                process = self.sandbox.spawn(self.daemon.argv(), inside=False, stdout=log, stderr=log)
+                # The front is up before the first program is loaded.
+                kilter.wait_for("the start has begun", lambda: kilter.can_connect(self.daemon.port))
+                process.send_signal(getattr(signal, name))
+                self.assertEqual(process.wait(60), status, self.daemon.logs())
+                self.assertFalse(kilter.can_connect(self.daemon.port))
+
     def test_unpin_removes_them(self):
         self.daemon.args = ["--unpin"]
         self.daemon.start()
