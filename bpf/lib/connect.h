@@ -43,11 +43,9 @@ static __always_inline __u32 failure_reason(__u32 err, __u64 waited_ns, __u32 *r
 	return KILTER_CONNECT_OTHER;
 }
 
-/* sk_err: the positive errno, or 0 when the socket was closed before there was an outcome. */
-static __always_inline void connect_failed(struct kilter_sock *s, __u32 sk_err, __u64 ended_ns)
+static __always_inline void connect_failed_as(struct kilter_sock *s, __u32 reason, __u32 err,
+					      __u64 ns)
 {
-	__u64 now = bpf_ktime_get_boot_ns(), ns = ended_ns ? ended_ns - s->connect_ns : 0;
-	__u32 err, reason = failure_reason(sk_err, ns, &err);
 	struct kilter_conn *c = sock_conn(s);
 
 	s->flags = 0;
@@ -56,9 +54,18 @@ static __always_inline void connect_failed(struct kilter_sock *s, __u32 sk_err, 
 	if (audit_connect)
 		emit_net(KILTER_EVENT_CONNECT, s, &s->dest, err, ns, 0);
 	if (reason != KILTER_CONNECT_OTHER)
-		sock_guard_connect_failed(s, now);
+		sock_guard_connect_failed(s, bpf_ktime_get_boot_ns());
 	else
 		sock_guard_release(s);
+}
+
+/* sk_err: the positive errno, or 0 when the socket was closed before there was an outcome. */
+static __always_inline void connect_failed(struct kilter_sock *s, __u32 sk_err)
+{
+	__u64 ns = bpf_ktime_get_boot_ns() - s->connect_ns;
+	__u32 err, reason = failure_reason(sk_err, ns, &err);
+
+	connect_failed_as(s, reason, err, ns);
 }
 
 /*
@@ -71,7 +78,12 @@ static __always_inline void connect_failed(struct kilter_sock *s, __u32 sk_err, 
  */
 static __always_inline void connect_failed_at_once(struct kilter_sock *s)
 {
-	connect_failed(s, E_NETUNREACH, 0);
+	/* A node without IPv6 meets this at each name that has an IPv6 address, and its programs
+	 * go on to the IPv4 one (RFC 8305): recorded, and held against nobody. */
+	__u32 reason =
+	    s->dest.family == KILTER_FAMILY_V6 ? KILTER_CONNECT_OTHER : KILTER_CONNECT_UNREACHABLE;
+
+	connect_failed_as(s, reason, E_NETUNREACH, 0);
 }
 
 #endif

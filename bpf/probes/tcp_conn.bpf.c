@@ -218,7 +218,7 @@ int tcp_life(struct bpf_sock_ops *ctx)
 		if (s->flags & SOCK_LISTENER)
 			return 1; /* listener_closed() hears of it, and of the adopted ones */
 		if (ctx->args[0] == BPF_TCP_SYN_SENT) {
-			connect_failed(s, err, bpf_ktime_get_boot_ns());
+			connect_failed(s, err);
 			return 1;
 		}
 		if (!(s->flags & SOCK_OPEN))
@@ -279,7 +279,7 @@ int BPF_PROG(tcp_adopted_end, struct sock *sk, int oldstate, int newstate)
 	if (oldstate == BPF_TCP_LISTEN && s->flags & SOCK_LISTENER)
 		listener_closed(s);
 	if (oldstate == BPF_TCP_SYN_SENT && s->flags & SOCK_CONNECTING)
-		connect_failed(s, E_ADDRNOTAVAIL, bpf_ktime_get_boot_ns());
+		connect_failed(s, E_ADDRNOTAVAIL);
 	if ((s->flags & (SOCK_OPEN | SOCK_ADOPTED)) != (SOCK_OPEN | SOCK_ADOPTED))
 		return 0;
 	c = sock_conn(s);
