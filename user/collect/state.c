@@ -17,6 +17,7 @@
 #include <kilter/limits.h>
 
 #include "core/cleanup.h"
+#include "core/clock.h"
 
 #define STATE_MAGIC   0x6b696c7473746174ull /* "kiltstat" */
 #define STATE_VERSION 1u
@@ -42,11 +43,12 @@ static uint32_t map_id(int fd)
 
 int state_origin_read(struct state_origin *ret, int series_fd, int conns_fd)
 {
-	_cleanup_close_ int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+	int err;
 
 	memset(ret, 0, sizeof(*ret));
-	if (fd < 0 || read(fd, ret->boot_id, 36) != 36)
-		return fd < 0 ? -errno : -EIO;
+	err = clock_boot_id(ret->boot_id);
+	if (err)
+		return err;
 	ret->series_map = map_id(series_fd);
 	ret->conns_map = map_id(conns_fd);
 	return 0;

@@ -27,4 +27,9 @@ static inline uint64_t clock_real_ns(void)
 /* RFC 3339, UTC, nanoseconds: "2026-11-20T10:11:12.123456789Z"; buf holds 31 bytes. */
 char *clock_format_rfc3339(uint64_t real_ns, char buf[static 31]);
 
+/* The kernel's id of this boot (a UUID as text), under which boot times and the kernel's own ids
+ * mean anything; buf holds CLOCK_BOOT_ID_LEN + 1 bytes. Negative errno: buf is zeroed. */
+#define CLOCK_BOOT_ID_LEN 36
+int clock_boot_id(char buf[static CLOCK_BOOT_ID_LEN + 1]);
+
 #endif

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "core/cleanup.h"
+#include "core/clock.h"
 #include "guard/sync.h"
 
 static void cleanup_decref(json_t **j)
@@ -90,13 +91,13 @@ int sync_load(struct sync *s, const char *path, void (*fn)(void *ctx, const stru
 	const json_t *circuits;
 	const char *boot;
 	uint64_t generation;
-	char here[37];
+	char here[CLOCK_BOOT_ID_LEN + 1];
 	json_error_t why;
 	int err;
 
 	if (!f)
 		return errno == ENOENT ? 0 : -errno;
-	err = sync_boot_id(here);
+	err = clock_boot_id(here);
 	if (err)
 		return err;
 	root = json_loadf(f, 0, &why);

@@ -15,6 +15,7 @@
 #include <kilter/limits.h>
 
 #include "core/cleanup.h"
+#include "core/clock.h"
 #include "core/json.h"
 
 #define STATE_BYTES_MAX (32u << 20) /* KILTER_CIRCUITS_MAX records of at most 1 KiB, twice */
@@ -152,16 +153,6 @@ unsigned int sync_sweep(struct sync *s,
 
 /* --- the state file --- */
 
-int sync_boot_id(char ret[static 37])
-{
-	_cleanup_close_ int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
-
-	memset(ret, 0, 37);
-	if (fd < 0)
-		return -errno;
-	return read(fd, ret, 36) == 36 ? 0 : -EIO;
-}
-
 static void write_record(struct json *j, const struct sync_record *r)
 {
 	json_object_begin(j);
@@ -229,11 +220,11 @@ int sync_save(struct sync *s, const char *path, bool (*next)(void *ctx, struct s
 {
 	_cleanup_json_ struct json j;
 	struct sync_record r;
-	char here[37];
+	char here[CLOCK_BOOT_ID_LEN + 1];
 	int err;
 
 	json_init(&j, STATE_BYTES_MAX);
-	err = sync_boot_id(here);
+	err = clock_boot_id(here);
 	if (!err) {
 		json_object_begin(&j);
 		json_kv_u64(&j, "version", SYNC_STATE_VERSION);

@@ -43,8 +43,6 @@ int sync_runtime(struct sync *s, const struct kilter_circuit_key *key,
 unsigned int sync_sweep(struct sync *s,
 			bool (*keep)(void *ctx, const struct kilter_circuit_key *key), void *ctx);
 
-int sync_boot_id(char ret[static 37]);
-
 /* One circuit in the state file. */
 struct sync_record {
 	char name[224], workload[128], reason[192];

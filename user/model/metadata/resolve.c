@@ -19,12 +19,12 @@
 
 #include "collect/table.h"
 #include "core/cleanup.h"
+#include "core/clock.h"
 #include "model/metadata/cgroup.h"
 
 #define FILEID_KERNFS_TYPE 0xfe
 #define MOUNTINFO_MAX	   (1u << 20)
 #define WALK_DEPTH_MAX	   32
-#define BOOT_ID_LEN	   36
 #define KEPT_LINES_MAX	   (4 * CGROUP_CACHE_MAX) /* in the file, before it is written anew */
 
 struct cached {
@@ -191,24 +191,14 @@ static void cache(struct cgroup_resolver *r, uint64_t id, const char *path)
 	snprintf(c->path, sizeof(c->path), "%s", path);
 }
 
-static int boot_id(char ret[static BOOT_ID_LEN + 1])
-{
-	_cleanup_close_ int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
-
-	if (fd < 0 || read(fd, ret, BOOT_ID_LEN) != BOOT_ID_LEN)
-		return -EIO;
-	ret[BOOT_ID_LEN] = '\0';
-	return 0;
-}
-
 /* Into the cache, unless the file is of another boot. A line that is cut or is no such line ends
  * it. */
 static void load(struct cgroup_resolver *r, FILE *f, const char *boot)
 {
 	char line[CGROUP_PATH_MAX + 32];
 
-	if (!fgets(line, sizeof(line), f) || strncmp(line, boot, BOOT_ID_LEN) ||
-	    line[BOOT_ID_LEN] != '\n')
+	if (!fgets(line, sizeof(line), f) || strncmp(line, boot, CLOCK_BOOT_ID_LEN) ||
+	    line[CLOCK_BOOT_ID_LEN] != '\n')
 		return;
 	while (fgets(line, sizeof(line), f)) {
 		size_t len = strlen(line);
@@ -257,8 +247,8 @@ static int write_anew(struct cgroup_resolver *r, const char *boot)
 int cgroup_resolver_keep(struct cgroup_resolver *r, const char *file)
 {
 	_cleanup_fclose_ FILE *f = fopen(file, "re");
-	char boot[BOOT_ID_LEN + 1];
-	int err = boot_id(boot);
+	char boot[CLOCK_BOOT_ID_LEN + 1];
+	int err = clock_boot_id(boot);
 
 	if (err)
 		return err;
@@ -279,10 +269,10 @@ uint64_t cgroup_resolver_unkept(const struct cgroup_resolver *r)
 
 static void keep(struct cgroup_resolver *r, uint64_t id, const char *path)
 {
-	char boot[BOOT_ID_LEN + 1];
+	char boot[CLOCK_BOOT_ID_LEN + 1];
 
 	if (r->kept_lines >= KEPT_LINES_MAX) { /* with this one in it */
-		if (boot_id(boot) || write_anew(r, boot))
+		if (clock_boot_id(boot) || write_anew(r, boot))
 			r->unkept++;
 		return;
 	}
