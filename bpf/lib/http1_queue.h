@@ -68,18 +68,13 @@ static __always_inline __u8 queue_method(struct kilter_sock *s, void *sk)
 	return r ? r->method : KILTER_METHOD_OTHER;
 }
 
-/*
- * The oldest outstanding request ends now; r is its slot or NULL. A global function: the
- * verifier takes it once, not from each of the places where a request can end.
- */
-__noinline int queue_done(struct kilter_sock *s, struct sock_request *r, __u32 status, __u32 error,
-			  __u64 now_ns)
+/* The oldest outstanding request ends now; r is its slot or NULL. */
+static __noinline int queue_done(struct kilter_sock *s, const struct sock_request *r, __u32 status,
+				 __u32 error, __u64 now_ns)
 {
 	struct kilter_series_key key = {};
 	__u64 ns = 0, in, out;
 
-	if (!s)
-		return 0;
 	key.workload = s->workload;
 	key.peer = s->peer;
 	key.status = status;

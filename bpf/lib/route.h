@@ -32,7 +32,7 @@ struct {
 /* A route value is too large for the stack beside everything else. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, SCRATCH_DEPTH);
+	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, struct kilter_route);
 } route_scratch SEC(".maps");
@@ -84,8 +84,9 @@ static __noinline __u32 route_learn(__u32 id, __u32 workload, struct scratch *sc
 }
 
 /* One byte of the path; 1: it ends here. Global, so that the verifier takes it once. */
-__noinline int route_step(struct scratch *sc, __u32 at)
+__noinline int route_step(__u32 slot, __u32 at)
 {
+	struct scratch *sc = scratch_at(slot);
 	__u8 c;
 
 	if (!sc)
@@ -140,15 +141,16 @@ static __always_inline __u64 path_hash(const struct scratch *sc, __u32 at)
 }
 
 /* A path that was not seen lately, byte by byte. A global function: verified once. */
-__noinline __u32 route_find(struct scratch *sc, __u32 workload, __u32 at, __u32 end)
+__noinline __u32 route_find(__u32 slot, __u32 workload, __u32 at, __u32 end)
 {
+	struct scratch *sc = scratch_at(slot);
 	__u32 id, len;
 
 	if (!sc)
 		return 0;
 	kilter_route_begin(&sc->route, workload);
 	for (len = 0; len < KILTER_ROUTE_PATH_LEN; len++)
-		if (at + len >= end || route_step(sc, at + len))
+		if (at + len >= end || route_step(slot, at + len))
 			break;
 	id = kilter_route_end(&sc->route);
 	len += forgotten(sc->zero);
@@ -169,7 +171,7 @@ static __always_inline __u32 route_by_tag(struct scratch *sc, __u32 workload, __
 		return 0;
 	if (cached->tag == tag && cached->workload == workload)
 		return cached->id;
-	id = route_find(sc, workload, at, end);
+	id = route_find(sc->slot, workload, at, end);
 	/* A nested run may write between these: tag last, and a torn entry has the wrong one. */
 	cached->tag = 0;
 	cached->workload = workload;
@@ -178,8 +180,10 @@ static __always_inline __u32 route_by_tag(struct scratch *sc, __u32 workload, __
 	return id;
 }
 
-__noinline __u32 route_of(struct scratch *sc, __u32 workload, __u32 at, __u32 end)
+__noinline __u32 route_of(__u32 slot, __u32 workload, __u32 at, __u32 end)
 {
+	struct scratch *sc = scratch_at(slot);
+
 	return sc ? route_by_tag(sc, workload, at, end, path_hash(sc, at)) : 0;
 }
 

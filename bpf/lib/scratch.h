@@ -9,17 +9,19 @@
 
 #include <kilter/route.h>
 
-#include "lib/maps.h"
+#include "lib/sock.h"
 
 #ifdef __bpf__
 #include <bpf/bpf_core_read.h>
 #endif
 
-#define SCRATCH_DEPTH 4
-#define SCRATCH_BYTES 1024
+#define SCRATCH_SOFTIRQ 0 /* the slot of softirqs, which do not interrupt each other */
+#define SCRATCH_SLOTS	5 /* of a CPU, with that one */
+#define SCRATCH_BYTES	1024
 
 struct scratch {
 	__u32 busy;
+	__u32 slot; /* which one this is: global functions are told the number, see scratch_at() */
 	struct kilter_route_hash route;
 	/* The cursor of the parser at work. Here and not on its stack: what is read from a map is
 	 * any number to the verifier, so that it need not follow every position there can be. */
@@ -35,6 +37,12 @@ struct scratch {
 	__u32 fields;	      /* HTTP1_CONTENT_LENGTH, HTTP1_CHUNKED */
 	__u64 content_length; /* valid with HTTP1_CONTENT_LENGTH */
 	__u64 path_tag;
+	/* The run under way, between the steps of its parser. */
+	__u64 now_ns;
+	__u32 seq_end;
+	__u32 request;
+	__u32 lost;
+	struct stream kept;	      /* the parser's state, while a late segment is looked at */
 	char buf[SCRATCH_BYTES + 16]; /* 16: an 8-byte read at any masked offset stays inside */
 };
 
@@ -45,12 +53,6 @@ struct scratch {
 /* 8, and the verifier need not know: a position that grows by it stays any number, so that the
  * turns of a loop are alike (Linux 6.12 would follow each of their pairs). */
 #define WORD(sc) (8 + forgotten((sc)->zero))
-
-struct scratch_cpu {
-	struct scratch slots[SCRATCH_DEPTH];
-	struct scratch softirq;
-	__u32 zero; /* always 0 */
-};
 
 #ifdef __bpf__
 struct task_struct___rt { /* as it is with CONFIG_PREEMPT_RT */
@@ -70,37 +72,47 @@ static inline bool softirqs_are_threads(void)
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
+	__uint(max_entries, SCRATCH_SLOTS);
 	__type(key, __u32);
-	__type(value, struct scratch_cpu);
+	__type(value, struct scratch);
 } scratches SEC(".maps");
+
+/*
+ * The slot of this number on this CPU. Global functions, which the verifier takes once, are
+ * given the number: pointers as their arguments are Linux 5.12.
+ */
+static __always_inline struct scratch *scratch_at(__u32 slot)
+{
+	return bpf_map_lookup_elem(&scratches, &slot);
+}
 
 static __always_inline struct scratch *scratch_take(bool softirq)
 {
-	__u32 zero = 0;
-	struct scratch_cpu *cpu = bpf_map_lookup_elem(&scratches, &zero);
+	struct scratch *sc;
 
-	if (!cpu)
-		return NULL;
 	/* Softirqs do not interrupt each other, except where they are threads. */
 	if (softirq && !softirqs_are_threads())
-		return &cpu->softirq;
-	for (__u32 i = 0; i < SCRATCH_DEPTH; i++) {
-		__u32 slot;
-
-		if (__sync_lock_test_and_set(&cpu->slots[i].busy, 1))
-			continue;
-		/* Or the verifier would take the rest of the program once for each slot. */
-		slot = (i + forgotten(cpu->zero)) & (SCRATCH_DEPTH - 1);
-		barrier_var(slot);
-		return &cpu->slots[slot];
+		return scratch_at(SCRATCH_SOFTIRQ);
+	for (__u32 i = SCRATCH_SOFTIRQ + 1; i < SCRATCH_SLOTS; i++) {
+		sc = scratch_at(i);
+		if (!sc)
+			return NULL;
+		/* An atomic that returns something is 5.12. Who reads 1 after adding his own is
+		 * alone: all are on this CPU. Two that meet may both go on to the next slot. */
+		add_to(sc->busy, 1);
+		if (forgotten(sc->busy) == 1) {
+			sc->slot = i;
+			return sc;
+		}
+		add_to(sc->busy, -1);
 	}
 	return NULL;
 }
 
-static __always_inline void scratch_release(struct scratch *s)
+static __always_inline void scratch_release(struct scratch *sc)
 {
-	*(volatile __u32 *)&s->busy = 0;
+	if (sc->slot != SCRATCH_SOFTIRQ)
+		add_to(sc->busy, -1);
 }
 
 /* One 8-byte load at any offset; left to itself clang makes eight of it, for alignment. */

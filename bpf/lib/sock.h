@@ -44,9 +44,12 @@ struct stream {		/* the parser's state in one direction */
 	__u8 state;	/* enum stream_state */
 	__u8 has_seq;	/* next_seq is known */
 	__u8 has_gap;
-	__u8 flags;	 /* HTTP1_*: what the headers said so far */
-	__u64 body_left; /* body bytes beyond end_seq, for bodies over 1 GiB */
-	__u64 content_length;
+	__u8 flags; /* HTTP1_*: what the headers said so far */
+	union {
+		__u64 content_length; /* in the headers */
+		__u64 body_left;      /* in the body: bytes beyond end_seq, if over 1 GiB */
+	};
+	__u32 hole_seq, hole_len; /* passed over between two messages, and still to come */
 	__u16 status;
 	__u8 carry_len; /* bytes of an unfinished line kept in struct sock_carry */
 	__u8 packets;	/* with payload, modulo 256 */

@@ -53,7 +53,7 @@ static __noinline int take_early(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
 	e->len = 0;
 	s->flags |= SOCK_HAD_DATA;
 	s->request.packets++;
-	http1_segment(e, sk, s, true, false, 0, len, e->seq);
+	http1_segment(ctx, sk, s, true, false, 0, len, e->seq);
 	return 0;
 }
 

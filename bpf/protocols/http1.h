@@ -16,6 +16,8 @@
  * Segments out of turn. Sequence numbers decide: what lies before next_seq is a
  * retransmission and is skipped. What lies beyond it left a gap:
  *  - inside a body of known end the gap does not matter: positions are absolute;
+ *  - between two messages, a segment that begins with a start line is taken at once, and what was
+ *    passed over, the hole, when it comes: it has to hold whole messages;
  *  - else the range is remembered (gap_end) and the missing segment awaited; when it has come,
  *    what follows up to gap_end can only be body, or track is lost;
  *  - when track is lost a response under way is counted there and then, and both ends wait for
@@ -31,6 +33,7 @@
 
 #define HTTP1_WINDOW	   512	/* payload bytes read at a time */
 #define HTTP1_STEPS	   2048 /* lines, chunks and windows per segment; beyond: resynchronise */
+#define HTTP1_STEPS_BATCH  32	/* of them in one function */
 #define HTTP1_SCAN	   32	/* 8-byte words looked at per step */
 #define HTTP1_SCAN_HEADERS 80	/* the same in header lines: a window is 64 words */
 #define HTTP1_ARM	   (1u << 30) /* a longer body is followed in pieces of this many bytes */
@@ -38,13 +41,13 @@
 
 /* Where payload comes from: a packet, or (in sockops) a first segment that was kept. */
 #ifdef HTTP1_FROM_MEMORY
-typedef struct sock_early http1_source;
+#define HTTP1_CTX struct bpf_sock_ops
 #else
-typedef struct __sk_buff http1_source;
+#define HTTP1_CTX struct __sk_buff
 #endif
 
 struct http1_run {
-	http1_source *source;
+	HTTP1_CTX *ctx;
 	void *sk;
 	struct kilter_sock *s;
 	struct stream *st;
@@ -183,8 +186,9 @@ static __always_inline void headers_end(struct http1_run *r)
  * its space, and the method above METHOD_SHIFT; 0: there is none. */
 #define METHOD_SHIFT 16
 
-__noinline __u32 parse_method(struct scratch *sc, __u32 line)
+__noinline __u32 parse_method(__u32 slot, __u32 line)
 {
+	struct scratch *sc = scratch_at(slot);
 	__u64 w;
 
 	if (!sc)
@@ -236,8 +240,9 @@ static __always_inline bool may_begin(const struct http1_run *r)
  * Numbers, as global functions: the verifier takes each once and its result as any number.
  * Content-Length: digits between optional blanks; 18 of them at most, so that it fits.
  */
-__noinline __u64 parse_decimal(struct scratch *sc, __u32 at, __u32 nl)
+__noinline __u64 parse_decimal(__u32 slot, __u32 at, __u32 nl)
 {
+	struct scratch *sc = scratch_at(slot);
 	__u64 n = 0;
 	__u32 digits = 0;
 
@@ -259,8 +264,9 @@ __noinline __u64 parse_decimal(struct scratch *sc, __u32 at, __u32 nl)
 }
 
 /* Chunk size: hexadecimal digits, then anything; 12 at most. */
-__noinline __u64 parse_hex(struct scratch *sc, __u32 at, __u32 nl)
+__noinline __u64 parse_hex(__u32 slot, __u32 at, __u32 nl)
 {
+	struct scratch *sc = scratch_at(slot);
 	__u64 n = 0;
 	__u32 digits = 0;
 
@@ -290,7 +296,7 @@ static __always_inline bool request_line(struct http1_run *r, __u32 nl)
 	__u32 method, at, route = 0;
 	__u64 version;
 
-	method = parse_method(sc, sc->line);
+	method = parse_method(sc->slot, sc->line);
 	if (!method)
 		return false;
 	at = sc->line + (method & ((1u << METHOD_SHIFT) - 1));
@@ -302,7 +308,7 @@ static __always_inline bool request_line(struct http1_run *r, __u32 nl)
 			return false;
 	}
 	if (method != KILTER_METHOD_CONNECT)
-		route = route_of(sc, s->workload, at, nl);
+		route = route_of(sc->slot, s->workload, at, nl);
 	s->protocol = KILTER_PROTO_HTTP1;
 	queue_push(s, r->sk, run_now(r), method, route);
 	return true;
@@ -326,7 +332,7 @@ static __always_inline bool status_line(struct http1_run *r, __u32 nl)
 /* RFC 9112 section 7.1: hexadecimal digits, then perhaps extensions. */
 static __always_inline bool chunk_line(struct http1_run *r, __u32 nl)
 {
-	__u64 n = parse_hex(r->sc, r->sc->line, nl);
+	__u64 n = parse_hex(r->sc->slot, r->sc->line, nl);
 
 	if (n == NO_NUMBER)
 		return false;
@@ -377,8 +383,12 @@ static __always_inline void on_line(struct http1_run *r, __u32 nl)
 
 #ifdef HTTP1_FROM_MEMORY
 /* A global function: its loops are verified once. */
-__noinline int early_read(struct sock_early *e, struct scratch *sc, __u32 off, __u32 at)
+__noinline int early_read(__u32 slot, __u32 off, __u32 at)
 {
+	struct scratch *sc = scratch_at(slot);
+	__u32 zero = 0;
+	const struct sock_early *e = bpf_map_lookup_elem(&early_segment, &zero);
+
 	if (!e || !sc)
 		return -1;
 	for (__u32 i = 0; i < HTTP1_WINDOW; i++)
@@ -387,14 +397,14 @@ __noinline int early_read(struct sock_early *e, struct scratch *sc, __u32 off, _
 	return 0;
 }
 
-static __always_inline long source_read(struct sock_early *e, __u32 off, struct scratch *sc,
-					__u32 at, __u32 n)
+static __always_inline long payload_read(struct bpf_sock_ops *ctx, __u32 off, struct scratch *sc,
+					 __u32 at, __u32 n)
 {
-	return early_read(e, sc, off, at);
+	return early_read(sc->slot, off, at);
 }
 #else
-static __always_inline long source_read(struct __sk_buff *skb, __u32 off, struct scratch *sc,
-					__u32 at, __u32 n)
+static __always_inline long payload_read(struct __sk_buff *skb, __u32 off, struct scratch *sc,
+					 __u32 at, __u32 n)
 {
 	return bpf_skb_load_bytes(skb, off, &sc->buf[at], n);
 }
@@ -424,7 +434,7 @@ static __always_inline bool run_load(struct http1_run *r)
 	if (!n)
 		return false;
 	bound_length(n, HTTP1_WINDOW);
-	if (source_read(r->source, r->sc->off, r->sc, at, n)) {
+	if (payload_read(r->ctx, r->sc->off, r->sc, at, n)) {
 		count_drop(KILTER_DROP_HTTP1_LOAD);
 		return false;
 	}
@@ -452,8 +462,9 @@ static __always_inline __u32 bytes_before(__u64 bits)
  * Moves sc->pos behind the next LF and returns 1, or to where the search stopped (the end of
  * the valid bytes, or HTTP1_SCAN words on) and returns 0. A global function: verified once.
  */
-__noinline int find_lf(struct scratch *sc)
+__noinline int find_lf(__u32 slot)
 {
+	struct scratch *sc = scratch_at(slot);
 	__u32 pos, len, word;
 
 	if (!sc)
@@ -481,8 +492,9 @@ __noinline int find_lf(struct scratch *sc)
  * A header line that begins [line, nl) with Content- or Transfer: only Content-Length and
  * Transfer-Encoding say where the message ends. nl: its LF. A global function: verified once.
  */
-__noinline int header_line(struct scratch *sc, __u32 line, __u32 nl)
+__noinline int header_line(__u32 slot, __u32 line, __u32 nl)
 {
+	struct scratch *sc = scratch_at(slot);
 	__u64 w, n, stop;
 
 	if (!sc)
@@ -506,7 +518,7 @@ __noinline int header_line(struct scratch *sc, __u32 line, __u32 nl)
 			n = (n * 100 + (n >> 16)) & 0x0000ffff0000ffffull;
 			n = (n * 10000 + (n >> 32)) & 0xffffffffull;
 		} else {
-			n = parse_decimal(sc, line + 15, nl);
+			n = parse_decimal(slot, line + 15, nl);
 			if (n == NO_NUMBER)
 				return 0;
 		}
@@ -562,7 +574,7 @@ static __always_inline int scan_fields(struct scratch *sc)
 		if ((w == W8('c', 'o', 'n', 't', 'e', 'n', 't', '-') &&
 		     (byte_at(sc, line + 8) | 0x20) == 'l') ||
 		    w == W8('t', 'r', 'a', 'n', 's', 'f', 'e', 'r'))
-			header_line(sc, line, next - 1);
+			header_line(sc->slot, line, next - 1);
 		pos = next + zero; /* any number, to the verifier: each line is like the first */
 		line = pos;
 	}
@@ -572,8 +584,10 @@ static __always_inline int scan_fields(struct scratch *sc)
 }
 
 /* Global functions are verified once. */
-__noinline int scan_headers(struct scratch *sc)
+__noinline int scan_headers(__u32 slot)
 {
+	struct scratch *sc = scratch_at(slot);
+
 	return sc ? scan_fields(sc) : 0;
 }
 
@@ -582,8 +596,9 @@ __noinline int scan_headers(struct scratch *sc)
  * Returns 1 with sc->start, sc->fields, sc->content_length, for a request sc->path_tag and
  * sc->path_end, and sc->pos behind the head; 0: not that, the parser has to take its steps.
  */
-__noinline int read_head(struct scratch *sc, __u32 request)
+__noinline int read_head(__u32 slot, __u32 request)
 {
+	struct scratch *sc = scratch_at(slot);
 	__u32 pos, len, n, method, word;
 	__u64 w, bits = 0;
 
@@ -618,7 +633,7 @@ __noinline int read_head(struct scratch *sc, __u32 request)
 		else if ((w & LOW(5)) == W8('P', 'O', 'S', 'T', ' ', 0, 0, 0))
 			method = KILTER_METHOD_POST << METHOD_SHIFT | 5;
 		else
-			method = parse_method(sc, 0);
+			method = parse_method(slot, 0);
 		n = method & ((1u << METHOD_SHIFT) - 1);
 		if (!method || method >> METHOD_SHIFT == KILTER_METHOD_CONNECT || pos - 1 < n + 9)
 			return 0;
@@ -672,10 +687,10 @@ static __always_inline bool run_head(const struct http1_run *r)
 	if (!n)
 		return false;
 	bound_length(n, HTTP1_WINDOW);
-	if (source_read(r->source, sc->off, sc, 0, n))
+	if (payload_read(r->ctx, sc->off, sc, 0, n))
 		return false;
 	sc->len = n;
-	if (!read_head(sc, r->request))
+	if (!read_head(sc->slot, r->request))
 		return false;
 	if (r->request) {
 		s->first.route =
@@ -722,7 +737,7 @@ static __always_inline bool run_head(const struct http1_run *r)
 }
 
 /* One line, one skip or one window. Returns 1 when there is nothing left to do. */
-static long run_step(__u32 step, struct http1_run *r)
+static __always_inline long run_step(struct http1_run *r)
 {
 	struct stream *st = r->st;
 	__u32 left = run_left(r), n;
@@ -766,22 +781,72 @@ static long run_step(__u32 step, struct http1_run *r)
 		int ended;
 
 		r->sc->fields = 0;
-		ended = scan_headers(r->sc);
+		ended = scan_headers(r->sc->slot);
 		take_fields(r);
 		if (ended)
 			headers_end(r);
 		return 0;
 	}
-	if (!find_lf(r->sc))
+	if (!find_lf(r->sc->slot))
 		return 0;
 	on_line(r, r->sc->pos - 1);
 	r->sc->line = r->sc->pos;
 	return 0;
 }
 
-static __noinline long run_step_cb(__u32 step, struct http1_run *r)
+/*
+ * One step, as a global function: the verifier takes it once. It is told what it may be told,
+ * a context and a number, and finds the rest again. (bpf_loop would be a call without that, but
+ * is Linux 5.17.)
+ */
+__noinline int http1_step(HTTP1_CTX *ctx, __u32 slot)
 {
-	return run_step(step, r);
+	struct bpf_sock *sk = ctx->sk;
+	struct scratch *sc = scratch_at(slot);
+	struct http1_run r = {};
+	int done;
+
+	if (!sk || !sc)
+		return 1;
+	r.s = sock_get(sk);
+	if (!r.s)
+		return 1;
+	r.ctx = ctx;
+	r.sk = sk;
+	r.sc = sc;
+	r.now_ns = sc->now_ns;
+	r.seq_end = sc->seq_end;
+	r.request = sc->request;
+	r.lost = sc->lost;
+	r.st = r.request ? &r.s->request : &r.s->response;
+	done = run_step(&r);
+	sc->now_ns = r.now_ns;
+	sc->lost = r.lost;
+	return done;
+}
+
+/* The verifier walks through every turn of a loop: two short ones are less than a long one. */
+__noinline int http1_steps(HTTP1_CTX *ctx, __u32 slot)
+{
+	for (int i = 0; i < HTTP1_STEPS_BATCH; i++)
+		if (http1_step(ctx, slot))
+			return 1;
+	return 0;
+}
+
+static __always_inline void run_steps(struct http1_run *r)
+{
+	__u32 slot = r->sc->slot;
+
+	r->sc->now_ns = r->now_ns;
+	r->sc->seq_end = r->seq_end;
+	r->sc->request = r->request;
+	r->sc->lost = r->lost;
+	for (int i = 0; i < HTTP1_STEPS / HTTP1_STEPS_BATCH; i++)
+		if (http1_steps(r->ctx, slot))
+			break;
+	r->now_ns = r->sc->now_ns;
+	r->lost = r->sc->lost;
 }
 
 /* Keeps the beginning of a line that the segment cuts off. */
@@ -830,16 +895,42 @@ static __always_inline void carry_load(struct http1_run *r)
 	r->st->carry_len = 0;
 }
 
+/* What comes late is read as a stream of its own. */
+static __always_inline void late_begin(const struct http1_run *r)
+{
+	struct stream *st = r->st;
+
+	r->sc->kept = *st;
+	st->state = STREAM_START;
+	st->flags = 0;
+	st->carry_len = 0;
+	st->has_gap = 0;
+}
+
+static __always_inline void late_end(struct http1_run *r)
+{
+	struct stream *st = r->st;
+	__u32 bytes, n = r->seq_end - st->hole_seq;
+
+	if (!r->lost && (st->state != STREAM_START || run_left(r)))
+		run_lose(r); /* its last message went on in what came before */
+	bytes = st->bytes;
+	*st = r->sc->kept;
+	st->bytes = bytes;
+	st->hole_seq += n;
+	st->hole_len = r->lost ? 0 : st->hole_len - n;
+}
+
 /*
  * A segment of payload [off, end) of the packet, with TCP sequence number seq. Returns when
  * all of it has been looked at; the parser's state is in s. softirq: we run in one, surely.
  */
-static __always_inline void http1_segment(http1_source *source, void *sk, struct kilter_sock *s,
+static __always_inline void http1_segment(HTTP1_CTX *ctx, void *sk, struct kilter_sock *s,
 					  bool request, bool softirq, __u32 off, __u32 end,
 					  __u32 seq)
 {
 	struct http1_run r = {
-	    .source = source,
+	    .ctx = ctx,
 	    .sk = sk,
 	    .s = s,
 	    .st = request ? &s->request : &s->response,
@@ -847,7 +938,7 @@ static __always_inline void http1_segment(http1_source *source, void *sk, struct
 	    .request = request,
 	};
 	struct stream *st = r.st;
-	bool resync = false;
+	bool resync = false, late = false, over_hole = false;
 	__s32 ahead;
 
 	if (!st->has_seq) {
@@ -855,7 +946,13 @@ static __always_inline void http1_segment(http1_source *source, void *sk, struct
 		st->next_seq = seq;
 	}
 	ahead = seq - st->next_seq;
-	if (ahead < 0) { /* a retransmission, wholly or in part */
+	if (ahead < 0 && st->hole_len && seq == st->hole_seq) {
+		late = true;
+		if (end - off > st->hole_len) {
+			end = off + st->hole_len;
+			r.seq_end = seq + st->hole_len;
+		}
+	} else if (ahead < 0) { /* a retransmission, wholly or in part */
 		if ((__s32)(r.seq_end - st->next_seq) <= 0)
 			return;
 		off += -ahead;
@@ -871,6 +968,7 @@ static __always_inline void http1_segment(http1_source *source, void *sk, struct
 			st->state = STREAM_RESYNC;
 		} else if (st->state == STREAM_START) {
 			st->state = STREAM_RESYNC; /* does it begin with a start line? */
+			over_hole = true;
 		} else if (st->state != STREAM_RESYNC && st->state != STREAM_BODY_EOF) {
 			if (!st->has_gap || (__s32)(r.seq_end - st->gap_end) > 0)
 				st->gap_end = r.seq_end;
@@ -880,9 +978,9 @@ static __always_inline void http1_segment(http1_source *source, void *sk, struct
 		}
 	}
 	/* In the middle of a body there is nothing to read: the commonest case for large ones. */
-	if (((st->state == STREAM_BODY || st->state == STREAM_CHUNK_DATA) &&
-	     (__s32)(r.seq_end - st->end_seq) < 0) ||
-	    st->state == STREAM_BODY_EOF) {
+	if (!late && (((st->state == STREAM_BODY || st->state == STREAM_CHUNK_DATA) &&
+		       (__s32)(r.seq_end - st->end_seq) < 0) ||
+		      st->state == STREAM_BODY_EOF)) {
 		st->next_seq = r.seq_end;
 		return;
 	}
@@ -900,9 +998,12 @@ static __always_inline void http1_segment(http1_source *source, void *sk, struct
 	r.sc->zero = 0;
 	r.lost = forgotten(r.sc->zero);
 	r.now_ns = forgotten(r.sc->zero);
+	if (late)
+		late_begin(&r);
 	if (st->state == STREAM_START && !st->carry_len && !st->has_gap && run_head(&r)) {
 		if (!run_left(&r)) {
-			st->next_seq = r.seq_end;
+			if (!late)
+				st->next_seq = r.seq_end;
 			goto out;
 		}
 	} else {
@@ -917,7 +1018,9 @@ static __always_inline void http1_segment(http1_source *source, void *sk, struct
 		}
 		carry_load(&r);
 	}
-	bpf_loop(HTTP1_STEPS, run_step_cb, &r, 0);
+	run_steps(&r);
+	if (late)
+		goto out;
 	if (resync && r.lost && st->state == STREAM_RESYNC && ahead > 0) {
 		/* No start line: await what is missing. */
 		st->state = STREAM_START;
@@ -926,6 +1029,11 @@ static __always_inline void http1_segment(http1_source *source, void *sk, struct
 		if (++st->has_gap < HTTP1_GAPS)
 			goto out;
 		st->state = STREAM_RESYNC;
+	} else if (over_hole) {
+		if (st->hole_len)
+			count_drop(KILTER_DROP_HTTP1_FRAMING); /* one is remembered */
+		st->hole_seq = seq - ahead;
+		st->hole_len = ahead;
 	}
 	if (!r.lost && run_left(&r)) { /* out of steps, or a body that ends beyond this segment */
 		if (st->state != STREAM_BODY && st->state != STREAM_CHUNK_DATA) {
@@ -952,6 +1060,8 @@ static __always_inline void http1_segment(http1_source *source, void *sk, struct
 	}
 	st->has_gap = 0;
 out:
+	if (late)
+		late_end(&r);
 	scratch_release(r.sc);
 }
 

@@ -89,13 +89,6 @@ static long bpf_skb_load_bytes(const struct __sk_buff *skb, uint32_t off, void *
 	return 0;
 }
 
-#define bpf_loop(n, fn, ctx, flags)                   \
-	do {                                          \
-		for (uint32_t i_ = 0; i_ < (n); i_++) \
-			if ((fn)(i_, (ctx)))          \
-				break;                \
-	} while (0)
-
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wmissing-prototypes"
 #pragma GCC diagnostic ignored "-Wunused-function"
@@ -151,9 +144,9 @@ static void sock_guard_request(struct kilter_sock *s, uint16_t status, uint8_t e
 
 #include "lib/scratch.h"
 
-static uint32_t route_of(struct scratch *sc, uint32_t workload, uint32_t at, uint32_t end)
+static uint32_t route_of(uint32_t slot, uint32_t workload, uint32_t at, uint32_t end)
 {
-	(void)sc;
+	(void)slot;
 	(void)workload;
 	(void)at;
 	(void)end;
@@ -170,22 +163,28 @@ static uint32_t route_by_tag(struct scratch *sc, uint32_t workload, uint32_t at,
 {
 	if (tag != word_at(sc, at))
 		abort();
-	return route_of(sc, workload, at, end);
+	return route_of(sc->slot, workload, at, end);
 }
 
 #include "protocols/http1.h"
 #pragma GCC diagnostic pop
 
-static struct scratch_cpu scratch_cpu;
+static struct scratch slots[SCRATCH_SLOTS];
 
 static void *map_lookup(const void *map, const void *key)
 {
-	(void)key;
-	return map == &scratches ? &scratch_cpu : NULL;
+	uint32_t slot;
+
+	memcpy(&slot, key, sizeof(slot));
+	return map == &scratches && slot < SCRATCH_SLOTS ? &slots[slot] : NULL;
 }
+
+static struct bpf_sock bpf_sock;
 
 static void *storage_get(const void *map)
 {
+	if (map == &socks)
+		return &conn.sock;
 	if (map == &sock_pipelines)
 		return &conn.pipeline;
 	if (map == &sock_carries)
@@ -446,7 +445,7 @@ static void deliver(int direction, const char *bytes, size_t from, size_t to)
 	/* Payload behind 52 bytes of headers, in memory that ends where the packet ends. */
 	size_t len = 52 + (to - from);
 	uint8_t *packet = calloc(1, len);
-	struct __sk_buff skb = {.len = (uint32_t)len};
+	struct __sk_buff skb = {.len = (uint32_t)len, .sk = &bpf_sock};
 	uint8_t protocol = conn.sock.protocol;
 
 	if (!packet)
@@ -458,8 +457,8 @@ static void deliver(int direction, const char *bytes, size_t from, size_t to)
 		http1_segment(&skb, &conn, &conn.sock, !direction, !direction, 52, (uint32_t)len,
 			      first_seq[direction] + (uint32_t)from);
 	free(packet);
-	for (int i = 0; i < SCRATCH_DEPTH; i++)
-		if (scratch_cpu.slots[i].busy)
+	for (int i = 0; i < SCRATCH_SLOTS; i++)
+		if (slots[i].busy)
 			abort();
 }
 
@@ -468,10 +467,12 @@ static void connection_begin(struct input *in)
 	memset(&conn, 0, sizeof(conn));
 	memset(&kernel, 0, sizeof(kernel));
 	/* What an earlier packet left in the scratch buffer must not matter. */
-	memset(&scratch_cpu, 0x0a, sizeof(scratch_cpu));
-	scratch_cpu.zero = 0;
-	for (int i = 0; i < SCRATCH_DEPTH; i++)
-		scratch_cpu.slots[i].busy = 0;
+	memset(&slots, 0x0a, sizeof(slots));
+	for (uint32_t i = 0; i < SCRATCH_SLOTS; i++) {
+		slots[i].zero = 0;
+		slots[i].busy = 0;
+		slots[i].slot = 0;
+	}
 	conn.sock.role = chance(in, 2) ? KILTER_ROLE_SERVER : KILTER_ROLE_CLIENT;
 	for (int d = 0; d < 2; d++)
 		first_seq[d] = chance(in, 2) ? 0u - pick(in, 2000) : pick(in, 60000);
@@ -561,6 +562,65 @@ static void run_messages(struct input *in, bool shuffle)
 		complain("something was dropped");
 }
 
+/*
+ * Segments that change places between messages: each holds whole messages, so every request is
+ * found, with its status. Which request a status belongs to is not known then.
+ */
+static void run_swapped(struct input *in)
+{
+	static const uint16_t statuses[] = {200, 201, 404, 500};
+	unsigned int want[4] = {0}, got[4] = {0};
+	size_t ends[2][EXCHANGES + 1] = {{0}};
+
+	truth.count = 2 + pick(in, EXCHANGES - 1);
+	texts[0].len = 0;
+	texts[1].len = 0;
+	for (unsigned int i = 0; i < truth.count; i++) {
+		unsigned int s = pick(in, 4);
+		char line[32];
+		size_t head;
+
+		put(&texts[0], chance(in, 2) ? "POST / HTTP/1.1\r\n" : "PUT / HTTP/1.1\r\n");
+		put_rest(in, &texts[0], &head);
+		snprintf(line, sizeof(line), "HTTP/1.1 %u OK\r\n", statuses[s]);
+		put(&texts[1], line);
+		put_rest(in, &texts[1], &head);
+		truth.results[i] = (struct result){.status = statuses[s]};
+		want[s]++;
+		ends[0][i + 1] = texts[0].len;
+		ends[1][i + 1] = texts[1].len;
+	}
+	for (int d = 0; d < 2; d++) {
+		/* Messages [from, mid) and [mid, to) are a segment each. */
+		for (unsigned int from = 0; from < truth.count;) {
+			unsigned int mid = from + 1 + pick(in, truth.count - from),
+				     to = mid < truth.count ? mid + 1 + pick(in, truth.count - mid)
+							    : mid;
+			const size_t *e = ends[d];
+			bool swap = mid < to && chance(in, 2);
+			/* What comes late may bring some of what came before. */
+			bool more = swap && chance(in, 4);
+
+			if (swap)
+				deliver(d, texts[d].bytes, e[mid], e[to]);
+			deliver(d, texts[d].bytes, e[from], more ? e[to] : e[mid]);
+			if (!swap && mid < to)
+				deliver(d, texts[d].bytes, e[mid], e[to]);
+			if (chance(in, 4))
+				deliver(d, texts[d].bytes, e[from], e[mid]);
+			from = to;
+		}
+	}
+	connection_end();
+	for (unsigned int i = 0; i < conn.results_count && i < RESULTS_MAX; i++)
+		for (unsigned int s = 0; s < 4; s++)
+			got[s] += conn.results[i].status == statuses[s] && !conn.results[i].error;
+	if (memcmp(want, got, sizeof(want)) || conn.results_count != truth.count)
+		complain("swapped");
+	if (kernel.drops[KILTER_DROP_HTTP1_FRAMING] || kernel.drops[KILTER_DROP_HTTP1_LOAD])
+		complain("something was dropped");
+}
+
 /* Arbitrary bytes, in segments whose place in the stream is arbitrary too. */
 static void run_bytes(struct input *in)
 {
@@ -595,11 +655,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct input in = {data, data + size};
-	uint32_t mode = pick(&in, 4);
+	uint32_t mode = pick(&in, 5);
 
 	connection_begin(&in);
 	if (mode == 3)
 		run_bytes(&in);
+	else if (mode == 4)
+		run_swapped(&in);
 	else
 		run_messages(&in, mode == 2);
 	return 0;
