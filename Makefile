@@ -75,7 +75,7 @@ $(B)/libkilter.a: $(LIB_OBJ)
 	$(Q)rm -f $@ && ar rcsD $@ $^
 
 # Only user/probe and the tests of bpf/ know the skeletons: the rest compiles beside them.
-$(patsubst %.c,$(B)/%.o,$(wildcard user/probe/*.c tests/bpf/*.c)): | $(SKEL)
+$(patsubst %.c,$(B)/%.o,$(wildcard user/probe/*.c tests/bpf/*.c tests/lib/programs.c)): | $(SKEL)
 
 $(B)/user/%.o: user/%.c
 	$(call say,CC)
@@ -109,7 +109,7 @@ $(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(B)/libkilter.a
 
 $(B)/tests/%: $(B)/tests/%.o $(B)/libkilter.a
 	$(call say,LINK)
-	$(Q)$(CC) $(ALLCFLAGS) $(ALLLDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
+	$(Q)$(CC) $(ALLCFLAGS) $(ALLLDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LDLIBS) -lcmocka
 
 # Objects that print the revision are rebuilt when it changes, and only those.
 $(patsubst %.c,$(B)/%.o,$(shell grep -rl --include=*.c KILTER_REVISION user 2>/dev/null)): $(B)/revision

@@ -741,9 +741,14 @@ static int start_probes(struct agent *a)
 	phase(a, "adopt", err ? strerror(-err) : "ok");
 	enter = probe_program(a->probes, "syscall_enter");
 	leave = probe_program(a->probes, "syscall_exit");
+	if (!enter) {
+		enter = probe_program(a->probes, "syscall_enter_by_thread");
+		leave = probe_program(a->probes, "syscall_exit_by_thread");
+	}
 	if (enter && leave) {
-		err = sampler_new(&a->sampler, a->loop, enter, leave, a->config.syscalls.window_ns,
-				  a->config.syscalls.period_ns);
+		err = sampler_new(&a->sampler, a->loop, enter, leave,
+				  probe_map_fd(a->probes, "syscall_threads"),
+				  a->config.syscalls.window_ns, a->config.syscalls.period_ns);
 		if (err)
 			log_warn("system calls are not sampled: %s", strerror(-err));
 	}

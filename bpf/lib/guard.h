@@ -191,8 +191,8 @@ static __always_inline enum guard_verdict guard_check(__u32 workload, __u32 peer
 #define GUARD_SUCCESS (1u << 8)
 #define GUARD_TRIAL   (1u << 9)
 
-static __noinline void guard_emit_trip(const struct kilter_circuit_key *key, __u64 generation,
-				       __u32 consecutive)
+static __always_inline void guard_emit_trip(const struct kilter_circuit_key *key, __u64 generation,
+					    __u32 consecutive)
 {
 	struct kilter_event_trip *e = event_reserve(KILTER_EVENT_TRIP, sizeof(*e));
 

@@ -14,6 +14,7 @@
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 #define SOCK_STREAM  1
+#define ENETUNREACH  101
 #define ECONNREFUSED 111
 
 /* A client that does not wait between attempts is refused 400,000 times a second and core
@@ -57,8 +58,9 @@ static __always_inline struct kilter_sock *owned(struct bpf_sock *sk,
 	return s;
 }
 
+/* err: what a refusal is to the caller, for the record. */
 static __always_inline enum guard_verdict decide(struct bpf_sock_addr *ctx,
-						 const struct kilter_peer *peer)
+						 const struct kilter_peer *peer, __u32 err)
 {
 	__u64 now_ns = bpf_ktime_get_boot_ns();
 	struct bpf_sock *sk = ctx->sk;
@@ -82,32 +84,32 @@ static __always_inline enum guard_verdict decide(struct bpf_sock_addr *ctx,
 		s->guard_flags = SOCK_GUARD_REFUSED;
 		s->flags &= ~SOCK_CONNECTING;
 		if (may_record(now_ns))
-			emit_net(KILTER_EVENT_REFUSED, s, peer, ECONNREFUSED, 0, 0);
+			emit_net(KILTER_EVENT_REFUSED, s, peer, err, 0, 0);
 	}
 	return verdict;
 }
 
-static __always_inline enum guard_verdict decide4(struct bpf_sock_addr *ctx)
+static __always_inline enum guard_verdict decide4(struct bpf_sock_addr *ctx, __u32 err)
 {
 	struct kilter_peer peer;
 
 	peer_v4(&peer, ctx->user_ip4, ctx->user_port);
-	return decide(ctx, &peer);
+	return decide(ctx, &peer, err);
 }
 
-static __always_inline enum guard_verdict decide6(struct bpf_sock_addr *ctx)
+static __always_inline enum guard_verdict decide6(struct bpf_sock_addr *ctx, __u32 err)
 {
 	__u32 addr[4] = {ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2], ctx->user_ip6[3]};
 	struct kilter_peer peer;
 
 	peer_v6(&peer, addr, ctx->user_port);
-	return decide(ctx, &peer);
+	return decide(ctx, &peer, err);
 }
 
 SEC("cgroup/connect4")
 int guard_connect4(struct bpf_sock_addr *ctx)
 {
-	if (decide4(ctx) == GUARD_PASS)
+	if (decide4(ctx, ECONNREFUSED) == GUARD_PASS)
 		return 1;
 	bpf_set_retval(-ECONNREFUSED);
 	return 0;
@@ -116,7 +118,7 @@ int guard_connect4(struct bpf_sock_addr *ctx)
 SEC("cgroup/connect6")
 int guard_connect6(struct bpf_sock_addr *ctx)
 {
-	if (decide6(ctx) == GUARD_PASS)
+	if (decide6(ctx, ECONNREFUSED) == GUARD_PASS)
 		return 1;
 	bpf_set_retval(-ECONNREFUSED);
 	return 0;
@@ -125,7 +127,7 @@ int guard_connect6(struct bpf_sock_addr *ctx)
 SEC("cgroup/connect4")
 int guard_connect4_rewrite(struct bpf_sock_addr *ctx)
 {
-	if (decide4(ctx) == GUARD_REFUSE)
+	if (decide4(ctx, ENETUNREACH) == GUARD_REFUSE)
 		ctx->user_ip4 = bpf_htonl(0xe0000001); /* 224.0.0.1 */
 	return 1;
 }
@@ -133,7 +135,7 @@ int guard_connect4_rewrite(struct bpf_sock_addr *ctx)
 SEC("cgroup/connect6")
 int guard_connect6_rewrite(struct bpf_sock_addr *ctx)
 {
-	if (decide6(ctx) == GUARD_REFUSE) {
+	if (decide6(ctx, ENETUNREACH) == GUARD_REFUSE) {
 		ctx->user_ip6[0] = bpf_htonl(0xff020000); /* ff02::1 */
 		ctx->user_ip6[1] = 0;
 		ctx->user_ip6[2] = 0;

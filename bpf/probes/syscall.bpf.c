@@ -11,9 +11,23 @@
 #include "lib/identity.h"
 #include "lib/observed.h"
 
+/*
+ * Two pairs of programs. Where a task can have storage in a tracing program (Linux 5.12), what is
+ * known of it lies there; before that, in a hash by thread, which costs more and is emptied by user
+ * space when a window ends. That pair is on tp_btf, for older kernels warn in their log when a
+ * raw_tp program uses a map that is not preallocated.
+ */
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 #define MAX_ERRNO 4095 /* include/linux/err.h */
+
+#ifdef __TARGET_ARCH_x86
+#define NR_EXIT	      60
+#define NR_EXIT_GROUP 231
+#else /* asm-generic/unistd.h */
+#define NR_EXIT	      93
+#define NR_EXIT_GROUP 94
+#endif
 
 /* x86-64: a 32-bit task's numbers mean other calls; there they are left out. */
 #define TS_COMPAT 0x0002
@@ -51,6 +65,13 @@ struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } syscall_errors SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, KILTER_SYSCALL_THREADS_MAX);
+	__type(key, __u32); /* thread id */
+	__type(value, struct task_state);
+} syscall_threads SEC(".maps");
+
 static __always_inline bool is_compat(struct task_struct *task)
 {
 #ifdef __TARGET_ARCH_x86
@@ -60,30 +81,17 @@ static __always_inline bool is_compat(struct task_struct *task)
 #endif
 }
 
-SEC("raw_tp/sys_enter")
-int syscall_enter(struct bpf_raw_tracepoint_args *ctx)
+static __always_inline void entered(struct task_state *t, __u64 exec_id, __u32 nr)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
-	struct task_state *t;
-	__u64 exec_id, cgroup_id;
+	__u64 cgroup_id = bpf_get_current_cgroup_id();
 
-	if (!current_observed() || is_compat(task))
-		return 0;
-	t = bpf_task_storage_get(&syscall_tasks, task, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
-	if (!t) {
-		count_drop(KILTER_DROP_TASK_STORAGE);
-		return 0;
-	}
-	exec_id = task->self_exec_id;
-	cgroup_id = bpf_get_current_cgroup_id();
 	if (!t->workload || t->exec_start != exec_id || t->cgroup_id != cgroup_id) {
 		t->workload = intern_workload_current();
 		t->exec_start = exec_id;
 		t->cgroup_id = cgroup_id;
 	}
-	t->nr = (__u32)ctx->args[1];
+	t->nr = nr;
 	t->start_ns = bpf_ktime_get_ns();
-	return 0;
 }
 
 static __always_inline void count_error(const struct task_state *t, __u32 err)
@@ -100,19 +108,15 @@ static __always_inline void count_error(const struct task_state *t, __u32 err)
 		add_to(*n, 1);
 }
 
-SEC("raw_tp/sys_exit")
-int syscall_exit(struct bpf_raw_tracepoint_args *ctx)
+static __always_inline void left(struct task_state *t, long ret)
 {
 	static const struct kilter_syscall zero;
-	struct task_struct *task = bpf_get_current_task_btf();
-	struct task_state *t = bpf_task_storage_get(&syscall_tasks, task, NULL, 0);
 	struct kilter_syscall_key key = {};
 	struct kilter_syscall *v;
-	long ret = (long)ctx->args[1];
 	__u64 ns, i;
 
-	if (!t || !t->start_ns)
-		return 0; /* entered before the window opened */
+	if (!t->start_ns)
+		return; /* entered before the window opened */
 	ns = bpf_ktime_get_ns() - t->start_ns;
 	t->start_ns = 0;
 	key.workload = t->workload;
@@ -123,7 +127,7 @@ int syscall_exit(struct bpf_raw_tracepoint_args *ctx)
 		v = bpf_map_lookup_elem(&syscalls, &key);
 		if (!v) {
 			count_drop(KILTER_DROP_SYSCALLS_FULL);
-			return 0;
+			return;
 		}
 	}
 	i = fine_index(ns);
@@ -135,5 +139,67 @@ int syscall_exit(struct bpf_raw_tracepoint_args *ctx)
 		add_to(v->errors, 1);
 		count_error(t, (__u32)-ret);
 	}
+}
+
+SEC("raw_tp/sys_enter")
+int syscall_enter(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct task_state *t;
+
+	if (!current_observed() || is_compat(task))
+		return 0;
+	t = bpf_task_storage_get(&syscall_tasks, task, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (t)
+		entered(t, task->self_exec_id, (__u32)ctx->args[1]);
+	else
+		count_drop(KILTER_DROP_TASK_STORAGE);
+	return 0;
+}
+
+SEC("raw_tp/sys_exit")
+int syscall_exit(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct task_state *t =
+	    bpf_task_storage_get(&syscall_tasks, bpf_get_current_task_btf(), NULL, 0);
+
+	if (t)
+		left(t, (long)ctx->args[1]);
+	return 0;
+}
+
+SEC("tp_btf/sys_enter")
+int BPF_PROG(syscall_enter_by_thread, struct pt_regs *regs, long nr)
+{
+	static const struct task_state zero;
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	__u32 thread = (__u32)bpf_get_current_pid_tgid();
+	struct task_state *t;
+
+	/* These do not return, and would leave what is known of the thread behind. */
+	if (nr == NR_EXIT || nr == NR_EXIT_GROUP || !current_observed() || is_compat(task))
+		return 0;
+	t = bpf_map_lookup_elem(&syscall_threads, &thread);
+	if (!t) {
+		bpf_map_update_elem(&syscall_threads, &thread, &zero, BPF_NOEXIST);
+		t = bpf_map_lookup_elem(&syscall_threads, &thread);
+	}
+	if (t)
+		entered(t, BPF_CORE_READ(task, self_exec_id), (__u32)nr);
+	else
+		count_drop(KILTER_DROP_TASK_STORAGE);
+	return 0;
+}
+
+SEC("tp_btf/sys_exit")
+int BPF_PROG(syscall_exit_by_thread, struct pt_regs *regs, long ret)
+{
+	__u32 thread = (__u32)bpf_get_current_pid_tgid();
+	struct task_state *t = bpf_map_lookup_elem(&syscall_threads, &thread);
+
+	if (!t)
+		return 0;
+	left(t, ret);
+	bpf_map_delete_elem(&syscall_threads, &thread);
 	return 0;
 }

@@ -19,6 +19,10 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 const volatile bool audit_listen = true;
 
+/* tcp_adopted_end runs beside us. Where it cannot (sk_storage in tracing programs is Linux 5.11),
+ * sockops and the release of the socket have to do. */
+const volatile bool node_trace = true;
+
 #define emit_net_if(on, ...)                   \
 	do {                                   \
 		if (on)                        \
@@ -153,6 +157,20 @@ static __noinline int on_listen(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
 	return 0;
 }
 
+static __always_inline void listener_closed(struct kilter_sock *s)
+{
+	struct kilter_listener_key key = {.workload = s->workload, .peer = s->peer};
+	struct kilter_listener *l = bpf_map_lookup_elem(&listeners, &key);
+
+	s->flags = 0;
+	if (!l)
+		return;
+	add_to(l->sockets, -1);
+	/* One that begins to listen between these two is put back by poll_listeners. */
+	if ((__s32)forgotten(l->sockets) <= 0)
+		bpf_map_delete_elem(&listeners, &key);
+}
+
 static __always_inline void connection_closed(struct kilter_sock *s, void *sk,
 					      struct kilter_conn *c, __u32 sk_err)
 {
@@ -215,8 +233,11 @@ int tcp_life(struct bpf_sock_ops *ctx)
 		tp = bpf_skc_to_tcp_sock(sk);
 		if (tp)
 			err = tp->inet_conn.icsk_inet.sk.sk_err;
-		if (s->flags & SOCK_LISTENER)
-			return 1; /* listener_closed() hears of it, and of the adopted ones */
+		if (s->flags & SOCK_LISTENER) {
+			if (!node_trace)
+				listener_closed(s);
+			return 1;
+		}
 		if (ctx->args[0] == BPF_TCP_SYN_SENT) {
 			connect_failed(s, err);
 			return 1;
@@ -232,17 +253,6 @@ int tcp_life(struct bpf_sock_ops *ctx)
 	return 1;
 }
 
-static __always_inline void listener_closed(struct kilter_sock *s)
-{
-	struct kilter_listener_key key = {.workload = s->workload, .peer = s->peer};
-	struct kilter_listener *l = bpf_map_lookup_elem(&listeners, &key);
-
-	s->flags = 0;
-	/* One that begins to listen between these two is put back by poll_listeners. */
-	if (l && __sync_fetch_and_sub(&l->sockets, 1) <= 1)
-		bpf_map_delete_elem(&listeners, &key);
-}
-
 /* The program closes its socket: did its last connect() fail without a trace? */
 SEC("cgroup/sock_release")
 int tcp_release(struct bpf_sock *sk)
@@ -252,7 +262,16 @@ int tcp_release(struct bpf_sock *sk)
 	if (sk->type != SOCK_STREAM || sk->protocol != IPPROTO_TCP)
 		return 1;
 	s = sock_get(sk);
-	if (!s || !(s->flags & SOCK_CONNECTING))
+	if (!s)
+		return 1;
+	if (!node_trace && s->flags & SOCK_ADOPTED) {
+		if (s->flags & SOCK_LISTENER)
+			listener_closed(s);
+		else if (s->flags & SOCK_OPEN)
+			connection_closed(s, sk, sock_conn(s), 0);
+		return 1;
+	}
+	if (!(s->flags & SOCK_CONNECTING))
 		return 1;
 	if (sk->state == BPF_TCP_CLOSE)
 		connect_failed_at_once(s);

@@ -34,6 +34,7 @@
 #define HTTP1_WINDOW	   512	/* payload bytes read at a time */
 #define HTTP1_STEPS	   2048 /* lines, chunks and windows per segment; beyond: resynchronise */
 #define HTTP1_STEPS_BATCH  32	/* of them in one function */
+#define HTTP1_MEMORY_STEPS 256	/* all of them for a segment of SOCK_EARLY_BYTES at most */
 #define HTTP1_SCAN	   32	/* 8-byte words looked at per step */
 #define HTTP1_SCAN_HEADERS 80	/* the same in header lines: a window is 64 words */
 #define HTTP1_ARM	   (1u << 30) /* a longer body is followed in pieces of this many bytes */
@@ -825,7 +826,14 @@ __noinline int http1_step(HTTP1_CTX *ctx, __u32 slot)
 	return done;
 }
 
+#ifdef HTTP1_FROM_MEMORY
+/* Little payload, and below sockops little stack. */
+#define HTTP1_BATCHES HTTP1_MEMORY_STEPS
+#define http1_steps   http1_step
+#else
 /* The verifier walks through every turn of a loop: two short ones are less than a long one. */
+#define HTTP1_BATCHES (HTTP1_STEPS / HTTP1_STEPS_BATCH)
+
 __noinline int http1_steps(HTTP1_CTX *ctx, __u32 slot)
 {
 	for (int i = 0; i < HTTP1_STEPS_BATCH; i++)
@@ -833,6 +841,7 @@ __noinline int http1_steps(HTTP1_CTX *ctx, __u32 slot)
 			return 1;
 	return 0;
 }
+#endif
 
 static __always_inline void run_steps(struct http1_run *r)
 {
@@ -842,7 +851,7 @@ static __always_inline void run_steps(struct http1_run *r)
 	r->sc->seq_end = r->seq_end;
 	r->sc->request = r->request;
 	r->sc->lost = r->lost;
-	for (int i = 0; i < HTTP1_STEPS / HTTP1_STEPS_BATCH; i++)
+	for (int i = 0; i < HTTP1_BATCHES; i++)
 		if (http1_steps(r->ctx, slot))
 			break;
 	r->now_ns = r->sc->now_ns;

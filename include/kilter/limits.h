@@ -20,6 +20,7 @@
 #define KILTER_CONNS_MAX	   65536 /* connection series */
 #define KILTER_LISTENERS_MAX	   4096
 #define KILTER_SYSCALLS_MAX	   32768      /* {workload, syscall} pairs */
+#define KILTER_SYSCALL_THREADS_MAX 16384      /* inside a call, where tasks have no storage */
 #define KILTER_SYSCALL_ERRORS_MAX  32768      /* {workload, syscall, errno} triples */
 #define KILTER_CIRCUITS_MAX	   16384      /* guard policy and runtime entries */
 #define KILTER_EVENTS_BYTES	   (4u << 20) /* audit ring buffer; a power of two */

@@ -23,30 +23,21 @@
 #include "collect/collect.h"
 #include "core/config.h"
 #include "pair.h"
+#include "programs.h"
 #include "request.skel.h"
-#include "sandbox.h"
-#include "sock_iter.skel.h"
-#include "sock_owner.skel.h"
 #include "tcp_conn.skel.h"
 
 #include <cmocka.h>
 
-#define LINKS_MAX 12
-#define ROUNDS	  400
-#define SECOND	  1000000000ull
-#define IDLE_NS	  (10 * SECOND)
+#define ROUNDS	400
+#define SECOND	1000000000ull
+#define IDLE_NS (10 * SECOND)
 
 static const char request_text[] = "GET /a HTTP/1.1\r\nHost: x\r\n\r\n";
 static const char response_text[] = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
 static struct {
-	struct sandbox sandbox;
-	struct sock_owner *owner;
-	struct tcp_conn *tcp;
-	struct request *request;
-	struct sock_iter *iter;
-	struct bpf_link *links[LINKS_MAX];
-	unsigned int links_count;
+	struct programs programs;
 	struct pair old[2]; /* IPv4 and IPv6, opened before the programs were there */
 	struct config config;
 	struct collect *collect;
@@ -58,42 +49,6 @@ static struct {
 	struct kilter_conn conn[3]; /* by role: totals */
 
 } t;
-
-static int quiet(enum libbpf_print_level level, const char *fmt, va_list ap)
-{
-	return level == LIBBPF_WARN ? vfprintf(stderr, fmt, ap) : 0;
-}
-
-static void attach(struct bpf_program *prog)
-{
-	struct bpf_link *link = bpf_program__attach_cgroup(prog, t.sandbox.cgroup_fd);
-
-	assert_non_null(link);
-	assert_true(t.links_count < LINKS_MAX);
-	t.links[t.links_count++] = link;
-}
-
-static void iterate(struct bpf_program *prog)
-{
-	struct bpf_link *link = bpf_program__attach_iter(prog, NULL);
-	char buf[64];
-	int fd;
-
-	assert_non_null(link);
-	fd = bpf_iter_create(bpf_link__fd(link));
-	assert_true(fd >= 0);
-	while (read(fd, buf, sizeof(buf)) > 0)
-		;
-	close(fd);
-	bpf_link__destroy(link);
-}
-
-static void adopt(void)
-{
-	iterate(t.iter->progs.adopt_owner);
-	iterate(t.iter->progs.adopt_listeners);
-	iterate(t.iter->progs.adopt_tcp);
-}
 
 static void exchange(struct pair *p)
 {
@@ -119,18 +74,18 @@ static void on_requests(void *ctx, const struct kilter_series_key *k,
 static void reader_open(void)
 {
 	const struct collect_maps maps = {
-	    .workloads = bpf_map__fd(t.request->maps.workloads),
-	    .peers = bpf_map__fd(t.request->maps.peers),
-	    .routes = bpf_map__fd(t.request->maps.routes),
-	    .series = bpf_map__fd(t.request->maps.series),
-	    .conns = bpf_map__fd(t.request->maps.conns),
-	    .listeners = bpf_map__fd(t.request->maps.listeners),
-	    .drops = bpf_map__fd(t.request->maps.drops),
+	    .workloads = bpf_map__fd(t.programs.request->maps.workloads),
+	    .peers = bpf_map__fd(t.programs.request->maps.peers),
+	    .routes = bpf_map__fd(t.programs.request->maps.routes),
+	    .series = bpf_map__fd(t.programs.request->maps.series),
+	    .conns = bpf_map__fd(t.programs.request->maps.conns),
+	    .listeners = bpf_map__fd(t.programs.request->maps.listeners),
+	    .drops = bpf_map__fd(t.programs.request->maps.drops),
 	    .syscalls = -1,
 	    .syscall_errors = -1,
 	    .events = -1,
-	    .retire_prog = bpf_program__fd(t.request->progs.retire_series),
-	    .retire_request = bpf_map__fd(t.request->maps.retire_request),
+	    .retire_prog = bpf_program__fd(t.programs.request->progs.retire_series),
+	    .retire_request = bpf_map__fd(t.programs.request->maps.retire_request),
 	};
 	const struct collect_sink sink = {.requests = on_requests};
 
@@ -191,36 +146,14 @@ static unsigned int entries(int fd)
 
 static int group_setup(void **state)
 {
-	LIBBPF_OPTS(bpf_object_open_opts, opts, .pin_root_path = t.sandbox.bpffs);
-	struct stat st;
-
 	(void)state;
-	libbpf_set_print(quiet);
-	assert_int_equal(sandbox_init(&t.sandbox), 0);
+	programs_load(&t.programs);
 	assert_int_equal(pair_open(&t.old[0]), 0);
 	assert_int_equal(pair_listen(&t.old[1], PAIR_V6, 4), 0);
 	assert_int_equal(pair_connect(&t.old[1]), 0);
 	exchange(&t.old[0]); /* nobody saw this */
 	t.sent = 0;
-
-	t.owner = sock_owner__open_opts(&opts);
-	t.tcp = tcp_conn__open_opts(&opts);
-	t.request = request__open_opts(&opts);
-	t.iter = sock_iter__open_opts(&opts);
-	assert_true(t.owner && t.tcp && t.request && t.iter);
-	assert_int_equal(fstat(t.sandbox.cgroup_fd, &st), 0);
-	t.iter->rodata->observed_id = st.st_ino;
-	assert_int_equal(sock_owner__load(t.owner), 0);
-	assert_int_equal(tcp_conn__load(t.tcp), 0);
-	assert_int_equal(request__load(t.request), 0);
-	assert_int_equal(sock_iter__load(t.iter), 0);
-	attach(t.owner->progs.own_connect4);
-	attach(t.owner->progs.own_connect6);
-	attach(t.owner->progs.own_bind4);
-	attach(t.owner->progs.own_bind6);
-	attach(t.tcp->progs.tcp_life);
-	attach(t.request->progs.request_ingress);
-	attach(t.request->progs.request_egress);
+	programs_attach(&t.programs);
 
 	config_defaults(&t.config);
 	t.config.retire_after_ns = IDLE_NS;
@@ -235,25 +168,15 @@ static int group_teardown(void **state)
 {
 	(void)state;
 	reader_close();
-	for (unsigned int i = 0; i < t.links_count; i++)
-		bpf_link__destroy(t.links[i]);
-	sock_iter__destroy(t.iter);
-	request__destroy(t.request);
-	tcp_conn__destroy(t.tcp);
-	sock_owner__destroy(t.owner);
-	pair_close(&t.old[0], false);
-	pair_close(&t.old[1], false);
-	unlink(t.state_file);
-	rmdir(t.state_dir);
-	sandbox_done(&t.sandbox);
+	programs_done(&t.programs);
 	return 0;
 }
 
 static void older_sockets_are_adopted_once_however_often_it_is_asked(void **state)
 {
 	(void)state;
-	adopt();
-	adopt();
+	programs_adopt(&t.programs);
+	programs_adopt(&t.programs);
 	reader_open();
 	tick(SECOND);
 	read_totals();
@@ -261,7 +184,7 @@ static void older_sockets_are_adopted_once_however_often_it_is_asked(void **stat
 	assert_int_equal(t.conn[KILTER_ROLE_SERVER].adopted, 2);
 	assert_int_equal(t.conn[KILTER_ROLE_CLIENT].opened, 0);
 	assert_int_equal(t.conn[KILTER_ROLE_SERVER].opened, 0);
-	assert_int_equal(entries(bpf_map__fd(t.tcp->maps.listeners)), 2);
+	assert_int_equal(entries(bpf_map__fd(t.programs.tcp->maps.listeners)), 2);
 }
 
 static void requests_on_adopted_connections_count(void **state)
@@ -269,7 +192,7 @@ static void requests_on_adopted_connections_count(void **state)
 	(void)state;
 	for (int i = 0; i < 50; i++)
 		exchange(&t.old[i % 2]);
-	adopt(); /* a third time, with requests in between */
+	programs_adopt(&t.programs); /* a third time, with requests in between */
 	for (int i = 0; i < 50; i++)
 		exchange(&t.old[i % 2]);
 	tick(SECOND);
@@ -284,7 +207,7 @@ static void new_connections_are_opened_not_adopted(void **state)
 	(void)state;
 	assert_int_equal(pair_open(&p), 0);
 	exchange(&p);
-	adopt();
+	programs_adopt(&t.programs);
 	pair_close(&p, false);
 	for (int i = 0; i < 5000; i++) { /* its end may take the network a moment */
 		tick(0);
@@ -303,7 +226,7 @@ static void new_connections_are_opened_not_adopted(void **state)
 
 static void an_idle_series_leaves_the_map_and_keeps_its_count(void **state)
 {
-	int series = bpf_map__fd(t.request->maps.series);
+	int series = bpf_map__fd(t.programs.request->maps.series);
 
 	(void)state;
 	assert_true(entries(series) > 0);
@@ -320,7 +243,7 @@ static void an_idle_series_leaves_the_map_and_keeps_its_count(void **state)
 /* Requests come at every point of the retirement, and the reader dies at every point of it. */
 static void counts_come_meanwhile_and_the_reader_dies_and_nothing_is_lost(void **state)
 {
-	int series = bpf_map__fd(t.request->maps.series);
+	int series = bpf_map__fd(t.programs.request->maps.series);
 	unsigned int emptied = 0;
 
 	(void)state;
@@ -348,7 +271,7 @@ static void counts_come_meanwhile_and_the_reader_dies_and_nothing_is_lost(void *
 	assert_int_equal(t.conn[KILTER_ROLE_CLIENT].opened, 1);
 }
 
-int main(void)
+static int run(const char *name)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(older_sockets_are_adopted_once_however_often_it_is_asked),
@@ -362,5 +285,10 @@ int main(void)
 		fprintf(stderr, "needs root\n");
 		return 1;
 	}
-	return cmocka_run_group_tests(tests, group_setup, group_teardown);
+	return cmocka_run_group_tests_name(name, tests, group_setup, group_teardown);
+}
+
+int main(void)
+{
+	return tier_run_best(run);
 }

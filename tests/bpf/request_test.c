@@ -24,14 +24,12 @@
 #include <kilter/series.h>
 
 #include "pair.h"
+#include "programs.h"
 #include "request.skel.h"
-#include "sandbox.h"
-#include "sock_owner.skel.h"
 #include "tcp_conn.skel.h"
 
 #include <cmocka.h>
 
-#define LINKS_MAX	8
 #define TALLIES_MAX	64
 #define SETTLE_ATTEMPTS 5000 /* of 1 ms, before a connection's end is held to be lost */
 #define MIB		(1u << 20)
@@ -43,74 +41,26 @@ struct tally {
 };
 
 static struct {
-	struct sandbox sandbox;
-	struct sock_owner *owner;
-	struct tcp_conn *tcp;
-	struct request *request;
-	struct bpf_link *links[LINKS_MAX];
-	unsigned int links_count;
+	struct programs programs;
 	struct tally tallies[TALLIES_MAX];
 	unsigned int tallies_count;
 	struct kilter_conn conn[3]; /* by role */
 	struct pair pair;
 } t;
 
-static int quiet(enum libbpf_print_level level, const char *fmt, va_list ap)
-{
-	return level == LIBBPF_WARN ? vfprintf(stderr, fmt, ap) : 0;
-}
-
-static void attach(struct bpf_program *prog)
-{
-	struct bpf_link *link = bpf_program__attach_cgroup(prog, t.sandbox.cgroup_fd);
-
-	assert_non_null(link);
-	assert_true(t.links_count < LINKS_MAX);
-	t.links[t.links_count++] = link;
-}
-
 static int group_setup(void **state)
 {
-	LIBBPF_OPTS(bpf_object_open_opts, opts, .pin_root_path = t.sandbox.bpffs);
-
 	(void)state;
-	libbpf_set_print(quiet);
-	assert_int_equal(sandbox_init(&t.sandbox), 0);
-	t.owner = sock_owner__open_opts(&opts);
-	t.tcp = tcp_conn__open_opts(&opts);
-	t.request = request__open_opts(&opts);
-	assert_true(t.owner && t.tcp && t.request);
-	assert_int_equal(sock_owner__load(t.owner), 0);
-	assert_int_equal(tcp_conn__load(t.tcp), 0);
-	assert_int_equal(request__load(t.request), 0);
-	attach(t.owner->progs.own_connect4);
-	attach(t.owner->progs.own_connect6);
-	attach(t.owner->progs.own_bind4);
-	attach(t.owner->progs.own_bind6);
-	attach(t.tcp->progs.tcp_life);
-	attach(t.request->progs.request_ingress);
-	attach(t.request->progs.request_egress);
+	programs_load(&t.programs);
+	programs_attach(&t.programs);
 	return 0;
 }
 
 static int group_teardown(void **state)
 {
 	(void)state;
-	for (unsigned int i = 0; i < t.links_count; i++)
-		bpf_link__destroy(t.links[i]);
-	request__destroy(t.request);
-	tcp_conn__destroy(t.tcp);
-	sock_owner__destroy(t.owner);
-	sandbox_done(&t.sandbox);
+	programs_done(&t.programs);
 	return 0;
-}
-
-static void map_clear(int fd)
-{
-	char key[64];
-
-	while (!bpf_map_get_next_key(fd, NULL, key))
-		assert_int_equal(bpf_map_delete_elem(fd, key), 0);
 }
 
 static __u64 dropped(enum kilter_drop reason)
@@ -120,7 +70,8 @@ static __u64 dropped(enum kilter_drop reason)
 	__u32 key = reason;
 
 	assert_non_null(n);
-	assert_int_equal(bpf_map_lookup_elem(bpf_map__fd(t.request->maps.drops), &key, n), 0);
+	assert_int_equal(bpf_map_lookup_elem(bpf_map__fd(t.programs.request->maps.drops), &key, n),
+			 0);
 	for (int i = 0; i < cpus; i++)
 		sum += n[i];
 	free(n);
@@ -130,8 +81,7 @@ static __u64 dropped(enum kilter_drop reason)
 static int setup(void **state)
 {
 	(void)state;
-	map_clear(bpf_map__fd(t.request->maps.series));
-	map_clear(bpf_map__fd(t.tcp->maps.conns));
+	programs_clear(&t.programs);
 	memset(&t.pair, 0, sizeof(t.pair));
 	t.pair.listener = t.pair.client = t.pair.server = -1;
 	return 0;
@@ -146,27 +96,12 @@ static int teardown(void **state)
 
 static void read_conns(void)
 {
-	int fd = bpf_map__fd(t.tcp->maps.conns);
-	struct kilter_conn_key key, *prev = NULL;
-
-	memset(t.conn, 0, sizeof(t.conn));
-	while (!bpf_map_get_next_key(fd, prev, &key)) {
-		struct kilter_conn v;
-
-		prev = &key;
-		assert_int_equal(bpf_map_lookup_elem(fd, &key, &v), 0);
-		assert_in_range(key.role, KILTER_ROLE_SERVER, KILTER_ROLE_CLIENT);
-		t.conn[key.role].opened += v.opened;
-		t.conn[key.role].closed += v.closed;
-		t.conn[key.role].undecoded += v.undecoded;
-		t.conn[key.role].resets_in += v.resets_in;
-		t.conn[key.role].resets_out += v.resets_out;
-	}
+	programs_conns(&t.programs, t.conn);
 }
 
 static void read_series(void)
 {
-	int fd = bpf_map__fd(t.request->maps.series);
+	int fd = bpf_map__fd(t.programs.request->maps.series);
 	struct kilter_series_key key, *prev = NULL;
 
 	t.tallies_count = 0;
@@ -743,7 +678,7 @@ static void loss_and_retransmission_do_not_change_counts(void **state)
 
 	(void)state;
 	open_pair();
-	link = drop_some(t.sandbox.cgroup_fd);
+	link = drop_some(t.programs.sandbox.cgroup_fd);
 	for (int i = 0; i < 200; i++) {
 		ask("POST /n HTTP/1.1\r\nContent-Length: 5\r\nX-Filler: "
 		    "a header that makes the segment larger than the limit below which none is lost"
@@ -757,7 +692,7 @@ static void loss_and_retransmission_do_not_change_counts(void **state)
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
-int main(void)
+static int run(const char *name)
 {
 	const struct CMUnitTest tests[] = {
 	    TEST(kept_alive_connection_counts_each_request),
@@ -788,5 +723,10 @@ int main(void)
 	    TEST(loss_and_retransmission_do_not_change_counts),
 	};
 
-	return cmocka_run_group_tests(tests, group_setup, group_teardown);
+	return cmocka_run_group_tests_name(name, tests, group_setup, group_teardown);
+}
+
+int main(void)
+{
+	return tier_run_best(run);
 }

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Sockets older than the programs: taken over once and only once. Needs root. */
 #include <sys/socket.h>
-#include <sys/stat.h>
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -19,85 +20,42 @@
 #include <kilter/series.h>
 
 #include "pair.h"
+#include "programs.h"
 #include "request.skel.h"
-#include "sandbox.h"
-#include "sock_iter.skel.h"
-#include "sock_owner.skel.h"
 #include "tcp_conn.skel.h"
 
 #include <cmocka.h>
 
-#define LINKS_MAX     8
-#define REQUESTS      3
-#define QUEUE_LIMIT   7
-#define REQUEST_TEXT  "GET /kept HTTP/1.1\r\nHost: a\r\n\r\n"
-#define RESPONSE_TEXT "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+#define REQUESTS	3
+#define QUEUE_LIMIT	7
+#define SETTLE_ATTEMPTS 5000 /* of 1 ms */
+#define REQUEST_TEXT	"GET /kept HTTP/1.1\r\nHost: a\r\n\r\n"
+#define RESPONSE_TEXT	"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 static struct {
-	struct sandbox sandbox;
-	struct sock_owner *owner;
-	struct tcp_conn *tcp;
-	struct request *request;
-	struct sock_iter *iter;
-	struct bpf_link *links[LINKS_MAX];
-	unsigned int links_count;
+	struct programs programs;
 	struct kilter_conn conn[3]; /* by role */
 	struct pair pair, later;
 } t;
 
-static int quiet(enum libbpf_print_level level, const char *fmt, va_list ap)
-{
-	return level == LIBBPF_WARN ? vfprintf(stderr, fmt, ap) : 0;
-}
-
 static int group_setup(void **state)
 {
-	LIBBPF_OPTS(bpf_object_open_opts, opts, .pin_root_path = t.sandbox.bpffs);
-	struct stat st;
-
 	(void)state;
-	libbpf_set_print(quiet);
-	assert_int_equal(sandbox_init(&t.sandbox), 0);
-	assert_int_equal(fstat(t.sandbox.cgroup_fd, &st), 0);
-	t.owner = sock_owner__open_opts(&opts);
-	t.tcp = tcp_conn__open_opts(&opts);
-	t.request = request__open_opts(&opts);
-	t.iter = sock_iter__open_opts(&opts);
-	assert_true(t.owner && t.tcp && t.request && t.iter);
-	t.iter->rodata->observed_id = st.st_ino; /* kernfs: the inode number is the id */
-	assert_int_equal(sock_owner__load(t.owner), 0);
-	assert_int_equal(tcp_conn__load(t.tcp), 0);
-	assert_int_equal(request__load(t.request), 0);
-	assert_int_equal(sock_iter__load(t.iter), 0);
+	programs_load(&t.programs);
 	return 0;
 }
 
 static int group_teardown(void **state)
 {
 	(void)state;
-	sock_iter__destroy(t.iter);
-	request__destroy(t.request);
-	tcp_conn__destroy(t.tcp);
-	sock_owner__destroy(t.owner);
-	sandbox_done(&t.sandbox);
+	programs_done(&t.programs);
 	return 0;
-}
-
-static void map_clear(int fd)
-{
-	char key[64];
-
-	while (!bpf_map_get_next_key(fd, NULL, key))
-		assert_int_equal(bpf_map_delete_elem(fd, key), 0);
 }
 
 static int setup(void **state)
 {
 	(void)state;
-	map_clear(bpf_map__fd(t.request->maps.series));
-	map_clear(bpf_map__fd(t.tcp->maps.conns));
-	map_clear(bpf_map__fd(t.tcp->maps.listeners));
-	map_clear(bpf_map__fd(t.iter->maps.listen_ports));
+	programs_clear(&t.programs);
 	memset(&t.pair, 0, sizeof(t.pair));
 	t.pair.listener = t.pair.client = t.pair.server = -1;
 	t.later = t.pair;
@@ -107,78 +65,15 @@ static int setup(void **state)
 static int teardown(void **state)
 {
 	(void)state;
-	while (t.links_count)
-		bpf_link__destroy(t.links[--t.links_count]);
+	programs_detach(&t.programs);
 	pair_close(&t.pair, false);
 	pair_close(&t.later, false);
 	return 0;
 }
 
-static void attach(struct bpf_program *prog)
-{
-	struct bpf_link *link = bpf_program__attach_cgroup(prog, t.sandbox.cgroup_fd);
-
-	assert_non_null(link);
-	assert_true(t.links_count < LINKS_MAX);
-	t.links[t.links_count++] = link;
-}
-
-static void start_programs(void)
-{
-	attach(t.owner->progs.own_connect4);
-	attach(t.owner->progs.own_connect6);
-	attach(t.owner->progs.own_bind4);
-	attach(t.owner->progs.own_bind6);
-	attach(t.tcp->progs.tcp_life);
-	attach(t.request->progs.request_ingress);
-	attach(t.request->progs.request_egress);
-}
-
-static void iterate(struct bpf_program *prog)
-{
-	struct bpf_link *link = bpf_program__attach_iter(prog, NULL);
-	char buf[64];
-	ssize_t n;
-	int fd;
-
-	assert_non_null(link);
-	fd = bpf_iter_create(bpf_link__fd(link));
-	assert_true(fd >= 0);
-	do
-		n = read(fd, buf, sizeof(buf));
-	while (n > 0 || (n < 0 && errno == EAGAIN));
-	close(fd);
-	bpf_link__destroy(link);
-	assert_int_equal(n, 0);
-}
-
-static void adopt(void)
-{
-	iterate(t.iter->progs.adopt_owner);
-	iterate(t.iter->progs.adopt_listeners);
-	iterate(t.iter->progs.adopt_tcp);
-}
-
-static void read_conns(void)
-{
-	int fd = bpf_map__fd(t.tcp->maps.conns);
-	struct kilter_conn_key key, *prev = NULL;
-
-	memset(t.conn, 0, sizeof(t.conn));
-	while (!bpf_map_get_next_key(fd, prev, &key)) {
-		struct kilter_conn v;
-
-		prev = &key;
-		assert_int_equal(bpf_map_lookup_elem(fd, &key, &v), 0);
-		assert_in_range(key.role, KILTER_ROLE_SERVER, KILTER_ROLE_CLIENT);
-		t.conn[key.role].opened += v.opened;
-		t.conn[key.role].adopted += v.adopted;
-	}
-}
-
 static void expect_conns(unsigned int adopted, unsigned int opened)
 {
-	read_conns();
+	programs_conns(&t.programs, t.conn);
 	for (int role = KILTER_ROLE_SERVER; role <= KILTER_ROLE_CLIENT; role++) {
 		assert_int_equal(t.conn[role].adopted, adopted);
 		assert_int_equal(t.conn[role].opened, opened);
@@ -187,7 +82,7 @@ static void expect_conns(unsigned int adopted, unsigned int opened)
 
 static unsigned int listeners_count(struct kilter_listener *last)
 {
-	int fd = bpf_map__fd(t.tcp->maps.listeners);
+	int fd = bpf_map__fd(t.programs.tcp->maps.listeners);
 	struct kilter_listener_key key, *prev = NULL;
 	unsigned int n = 0;
 
@@ -201,7 +96,7 @@ static unsigned int listeners_count(struct kilter_listener *last)
 
 static __u64 requests(enum kilter_role role, unsigned int status)
 {
-	int fd = bpf_map__fd(t.request->maps.series);
+	int fd = bpf_map__fd(t.programs.request->maps.series);
 	struct kilter_series_key key, *prev = NULL;
 	struct kilter_series v;
 	__u64 n = 0;
@@ -224,11 +119,11 @@ static void check_once(enum pair_family family)
 	assert_int_equal(pair_listen(&t.pair, family, QUEUE_LIMIT), 0);
 	assert_int_equal(pair_connect(&t.pair), 0);
 	expect_conns(0, 0);
-	adopt();
+	programs_adopt(&t.programs);
 	expect_conns(1, 0);
 	assert_int_equal(listeners_count(&l), 1);
 	assert_int_equal(l.queue_limit, QUEUE_LIMIT);
-	adopt();
+	programs_adopt(&t.programs);
 	expect_conns(1, 0);
 	assert_int_equal(listeners_count(&l), 1);
 }
@@ -249,12 +144,12 @@ static void a_connection_that_the_programs_saw_open_is_not_adopted(void **state)
 {
 	(void)state;
 	assert_int_equal(pair_open(&t.pair), 0);
-	start_programs();
+	programs_attach(&t.programs);
 	assert_int_equal(pair_open(&t.later), 0);
 	expect_conns(0, 1);
-	adopt();
+	programs_adopt(&t.programs);
 	expect_conns(1, 1);
-	adopt();
+	programs_adopt(&t.programs);
 	expect_conns(1, 1);
 }
 
@@ -264,8 +159,8 @@ static void requests_on_a_kept_alive_connection_count_after_adoption(void **stat
 	assert_int_equal(pair_open(&t.pair), 0);
 	assert_int_equal(pair_to_server(&t.pair, REQUEST_TEXT, strlen(REQUEST_TEXT), 0), 0);
 	assert_int_equal(pair_to_client(&t.pair, RESPONSE_TEXT, strlen(RESPONSE_TEXT), 0), 0);
-	start_programs();
-	adopt();
+	programs_attach(&t.programs);
+	programs_adopt(&t.programs);
 	for (int i = 0; i < REQUESTS; i++) {
 		assert_int_equal(pair_to_server(&t.pair, REQUEST_TEXT, strlen(REQUEST_TEXT), 0), 0);
 		assert_int_equal(pair_to_client(&t.pair, RESPONSE_TEXT, strlen(RESPONSE_TEXT), 0),
@@ -283,25 +178,82 @@ static void sockets_of_another_cgroup_are_left_alone(void **state)
 
 	/* A socket belongs to the cgroup that its process was in when it was made. */
 	(void)state;
-	assert_true(snprintf(path, sizeof(path), "%.4000s/cgroup.procs", t.sandbox.home) > 0);
+	assert_true(snprintf(path, sizeof(path), "%.4000s/cgroup.procs", t.programs.sandbox.home) >
+		    0);
 	f = fopen(path, "we");
 	assert_non_null(f);
 	fprintf(f, "%d", getpid());
 	assert_int_equal(fclose(f), 0);
 	assert_int_equal(pair_open(&t.pair), 0);
-	assert_true(snprintf(path, sizeof(path), "%.4000s/cgroup.procs", t.sandbox.cgroup) > 0);
+	assert_true(
+	    snprintf(path, sizeof(path), "%.4000s/cgroup.procs", t.programs.sandbox.cgroup) > 0);
 	f = fopen(path, "we");
 	assert_non_null(f);
 	fprintf(f, "%d", getpid());
 	assert_int_equal(fclose(f), 0);
-	adopt();
+	programs_adopt(&t.programs);
 	expect_conns(0, 0);
 	assert_int_equal(listeners_count(&l), 0);
 }
 
+/* Their ends are not seen by sockops. */
+static void the_end_of_an_adopted_connection_is_counted_once(void **state)
+{
+	(void)state;
+	assert_int_equal(pair_open(&t.pair), 0);
+	programs_attach(&t.programs);
+	programs_adopt(&t.programs);
+	expect_conns(1, 0);
+	pair_close(&t.pair, false);
+	for (int i = 0; i < SETTLE_ATTEMPTS; i++) {
+		programs_conns(&t.programs, t.conn);
+		if (t.conn[KILTER_ROLE_CLIENT].closed && t.conn[KILTER_ROLE_SERVER].closed)
+			break;
+		usleep(1000);
+	}
+	usleep(1000);
+	programs_conns(&t.programs, t.conn);
+	assert_int_equal(t.conn[KILTER_ROLE_CLIENT].closed, 1);
+	assert_int_equal(t.conn[KILTER_ROLE_SERVER].closed, 1);
+}
+
+static void an_adopted_listener_that_closes_leaves_no_row(void **state)
+{
+	struct kilter_listener l;
+
+	(void)state;
+	assert_int_equal(pair_listen(&t.pair, PAIR_V4, QUEUE_LIMIT), 0);
+	programs_attach(&t.programs);
+	programs_adopt(&t.programs);
+	assert_int_equal(listeners_count(&l), 1);
+	assert_int_equal(l.sockets, 1);
+	close(t.pair.listener);
+	t.pair.listener = -1;
+	assert_int_equal(listeners_count(&l), 0);
+}
+
+/* As a container's: the socket lives in a namespace that the agent is not in. */
+static void a_socket_of_another_network_namespace_is_adopted(void **state)
+{
+	int before = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+	struct kilter_listener l;
+
+	(void)state;
+	assert_true(before >= 0);
+	assert_int_equal(unshare(CLONE_NEWNET), 0);
+	assert_int_equal(sandbox_run((const char *const[]){"ip", "link", "set", "lo", "up", NULL}),
+			 0);
+	assert_int_equal(pair_open(&t.pair), 0);
+	assert_int_equal(setns(before, CLONE_NEWNET), 0);
+	close(before);
+	programs_adopt(&t.programs);
+	expect_conns(1, 0);
+	assert_int_equal(listeners_count(&l), 1);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
-int main(void)
+static int run(const char *name)
 {
 	const struct CMUnitTest tests[] = {
 	    TEST(an_ipv4_connection_is_adopted_once_on_each_side),
@@ -309,7 +261,15 @@ int main(void)
 	    TEST(a_connection_that_the_programs_saw_open_is_not_adopted),
 	    TEST(requests_on_a_kept_alive_connection_count_after_adoption),
 	    TEST(sockets_of_another_cgroup_are_left_alone),
+	    TEST(the_end_of_an_adopted_connection_is_counted_once),
+	    TEST(an_adopted_listener_that_closes_leaves_no_row),
+	    TEST(a_socket_of_another_network_namespace_is_adopted),
 	};
 
-	return cmocka_run_group_tests(tests, group_setup, group_teardown);
+	return cmocka_run_group_tests_name(name, tests, group_setup, group_teardown);
+}
+
+int main(void)
+{
+	return tier_runs(run);
 }

@@ -20,7 +20,7 @@
 
 #include <kilter/series.h>
 
-#include "sandbox.h"
+#include "programs.h"
 #include "syscall.skel.h"
 
 #include <cmocka.h>
@@ -49,6 +49,7 @@ static int group_setup(void **state)
 	assert_int_equal(sandbox_init(&t.sandbox), 0);
 	t.skel = syscall__open_opts(&opts);
 	assert_non_null(t.skel);
+	tier_choose("syscall", t.skel->obj);
 	assert_int_equal(syscall__load(t.skel), 0);
 	assert_int_equal(bpf_map_update_elem(bpf_map__fd(t.skel->maps.observed_cgroup), &zero,
 					     &t.sandbox.cgroup_fd, BPF_ANY),
@@ -66,10 +67,12 @@ static int group_teardown(void **state)
 
 static void arm(void)
 {
-	t.leave = bpf_program__attach(t.skel->progs.syscall_exit);
-	assert_non_null(t.leave);
-	t.enter = bpf_program__attach(t.skel->progs.syscall_enter);
-	assert_non_null(t.enter);
+	t.leave = bpf_program__attach(tier_lower ? t.skel->progs.syscall_exit_by_thread
+						 : t.skel->progs.syscall_exit);
+	assert_int_equal(libbpf_get_error(t.leave), 0);
+	t.enter = bpf_program__attach(tier_lower ? t.skel->progs.syscall_enter_by_thread
+						 : t.skel->progs.syscall_enter);
+	assert_int_equal(libbpf_get_error(t.enter), 0);
 }
 
 static void disarm(void)
@@ -216,7 +219,7 @@ static void a_call_under_way_when_the_window_opens_is_left_out(void **state)
 	assert_int_equal(after.count, before.count);
 }
 
-int main(void)
+static int run(const char *name)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(each_call_is_counted_once_and_timed),
@@ -229,5 +232,10 @@ int main(void)
 		fprintf(stderr, "needs root\n");
 		return 1;
 	}
-	return cmocka_run_group_tests(tests, group_setup, group_teardown);
+	return cmocka_run_group_tests_name(name, tests, group_setup, group_teardown);
+}
+
+int main(void)
+{
+	return tier_runs(run);
 }

@@ -23,93 +23,39 @@
 #include <kilter/series.h>
 
 #include "pair.h"
-#include "request.skel.h"
-#include "sandbox.h"
-#include "sock_owner.skel.h"
+#include "programs.h"
 #include "tcp_conn.skel.h"
 
 #include <cmocka.h>
 
-#define LINKS_MAX	8
 #define SETTLE_ATTEMPTS 5000 /* of 1 ms, before a connection's end is held to be lost */
 #define BACKLOG		2
 
 static struct {
-	struct sandbox sandbox;
-	struct sock_owner *owner;
-	struct tcp_conn *tcp;
-	struct request *request;
-	struct bpf_link *links[LINKS_MAX];
-	unsigned int links_count;
+	struct programs programs;
 	struct kilter_conn conn[3]; /* by role */
 	struct pair pair;
 } t;
 
-static void attach(struct bpf_program *prog)
-{
-	struct bpf_link *link = bpf_program__attach_cgroup(prog, t.sandbox.cgroup_fd);
-
-	assert_non_null(link);
-	assert_true(t.links_count < LINKS_MAX);
-	t.links[t.links_count++] = link;
-}
-
-static int quiet(enum libbpf_print_level level, const char *fmt, va_list ap)
-{
-	return level == LIBBPF_WARN ? vfprintf(stderr, fmt, ap) : 0;
-}
-
 static int group_setup(void **state)
 {
-	LIBBPF_OPTS(bpf_object_open_opts, opts, .pin_root_path = t.sandbox.bpffs);
-
 	(void)state;
-	libbpf_set_print(quiet);
-	assert_int_equal(sandbox_init(&t.sandbox), 0);
-	t.owner = sock_owner__open_opts(&opts);
-	t.tcp = tcp_conn__open_opts(&opts);
-	t.request = request__open_opts(&opts);
-	assert_true(t.owner && t.tcp && t.request);
-	assert_int_equal(sock_owner__load(t.owner), 0);
-	assert_int_equal(tcp_conn__load(t.tcp), 0);
-	assert_int_equal(request__load(t.request), 0);
-	attach(t.owner->progs.own_connect4);
-	attach(t.owner->progs.own_connect6);
-	attach(t.owner->progs.own_bind4);
-	attach(t.owner->progs.own_bind6);
-	attach(t.tcp->progs.tcp_life);
-	attach(t.tcp->progs.tcp_release);
-	attach(t.request->progs.request_ingress); /* looks at accept queues */
-	t.links[t.links_count] = bpf_program__attach(t.tcp->progs.tcp_adopted_end);
-	assert_non_null(t.links[t.links_count++]);
+	programs_load(&t.programs);
+	programs_attach(&t.programs);
 	return 0;
 }
 
 static int group_teardown(void **state)
 {
 	(void)state;
-	for (unsigned int i = 0; i < t.links_count; i++)
-		bpf_link__destroy(t.links[i]);
-	request__destroy(t.request);
-	tcp_conn__destroy(t.tcp);
-	sock_owner__destroy(t.owner);
-	sandbox_done(&t.sandbox);
+	programs_done(&t.programs);
 	return 0;
-}
-
-static void map_clear(int fd)
-{
-	char key[64];
-
-	while (!bpf_map_get_next_key(fd, NULL, key))
-		assert_int_equal(bpf_map_delete_elem(fd, key), 0);
 }
 
 static int setup(void **state)
 {
 	(void)state;
-	map_clear(bpf_map__fd(t.tcp->maps.conns));
-	map_clear(bpf_map__fd(t.tcp->maps.listeners));
+	programs_clear(&t.programs);
 	memset(&t.pair, 0, sizeof(t.pair));
 	t.pair.listener = t.pair.client = t.pair.server = -1;
 	return 0;
@@ -124,27 +70,7 @@ static int teardown(void **state)
 
 static void read_conns(void)
 {
-	int fd = bpf_map__fd(t.tcp->maps.conns);
-	struct kilter_conn_key key, *prev = NULL;
-
-	memset(t.conn, 0, sizeof(t.conn));
-	while (!bpf_map_get_next_key(fd, prev, &key)) {
-		struct kilter_conn v, *sum;
-
-		prev = &key;
-		assert_int_equal(bpf_map_lookup_elem(fd, &key, &v), 0);
-		assert_in_range(key.role, KILTER_ROLE_SERVER, KILTER_ROLE_CLIENT);
-		sum = &t.conn[key.role];
-		sum->opened += v.opened;
-		sum->adopted += v.adopted;
-		sum->closed += v.closed;
-		sum->bytes_in += v.bytes_in;
-		sum->bytes_out += v.bytes_out;
-		for (int i = 0; i < KILTER_CONNECT_FAILURES; i++)
-			sum->failed[i] += v.failed[i];
-		for (int i = 0; i < KILTER_FINE_BUCKETS; i++)
-			sum->connect_hist[i] += v.connect_hist[i];
-	}
+	programs_conns(&t.programs, t.conn);
 }
 
 static void settle(void)
@@ -306,8 +232,9 @@ static void a_connect_without_a_local_port_is_a_failure(void **state)
 	leave_netns(before);
 	read_conns();
 	assert_int_equal(client->opened, 1);
-	assert_int_equal(client->failed[KILTER_CONNECT_OTHER], 1);
-	assert_int_equal(client->failed[KILTER_CONNECT_UNREACHABLE], 0);
+	/* Without the tracepoint it looks as if there were no route: docs/kernels.md. */
+	assert_int_equal(client->failed[KILTER_CONNECT_OTHER], tier_lower ? 0 : 1);
+	assert_int_equal(client->failed[KILTER_CONNECT_UNREACHABLE], tier_lower ? 1 : 0);
 }
 
 /* SYNs meet an accept queue that is full: nobody answers. */
@@ -336,7 +263,7 @@ static void a_connect_that_nobody_answers_is_timed_out(void **state)
 
 static void an_accept_queue_that_nobody_empties_is_seen(void **state)
 {
-	int fds[BACKLOG + 4], fd = bpf_map__fd(t.tcp->maps.listeners), full = 0;
+	int fds[BACKLOG + 4], fd = bpf_map__fd(t.programs.tcp->maps.listeners), full = 0;
 	struct kilter_listener_key key, next;
 	struct kilter_listener l;
 
@@ -362,7 +289,7 @@ static void an_accept_queue_that_nobody_empties_is_seen(void **state)
 /* Two sockets at one port (SO_REUSEPORT) are one row: the last to close takes it along. */
 static void a_closed_listener_leaves_no_row(void **state)
 {
-	int fd = bpf_map__fd(t.tcp->maps.listeners), one = 1, fds[2];
+	int fd = bpf_map__fd(t.programs.tcp->maps.listeners), one = 1, fds[2];
 	struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	socklen_t len = sizeof(at);
 	struct kilter_listener_key key;
@@ -391,7 +318,7 @@ static void a_closed_listener_leaves_no_row(void **state)
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
-int main(void)
+static int run(const char *name)
 {
 	const struct CMUnitTest tests[] = {
 	    TEST(each_connection_is_opened_and_closed_once_on_both_sides),
@@ -404,5 +331,10 @@ int main(void)
 	    TEST(an_accept_queue_that_nobody_empties_is_seen),
 	};
 
-	return cmocka_run_group_tests(tests, group_setup, group_teardown);
+	return cmocka_run_group_tests_name(name, tests, group_setup, group_teardown);
+}
+
+int main(void)
+{
+	return tier_runs(run);
 }

@@ -580,7 +580,7 @@ _Static_assert(sizeof(collect_stats) / sizeof(collect_stats[0]) ==
 		   sizeof(((struct collect *)0)->stats) / sizeof(struct selfstat),
 	       "one slot per row");
 
-static int open_maps(struct collect *c)
+static int open_maps(struct collect *c, bool batch)
 {
 	const struct collect_maps *m = &c->maps;
 	int err = names_init(c, &c->workloads, m->workloads, sizeof(struct kilter_workload),
@@ -606,6 +606,15 @@ static int open_maps(struct collect *c)
 	if (!err)
 		err = map_walk_init(&c->syscall_errors, m->syscall_errors,
 				    sizeof(struct kilter_syscall_error_key), sizeof(uint64_t));
+	{
+		struct map_walk *walks[] = {
+		    &c->workloads.walk, &c->peers.walk, &c->routes.walk, &c->series.walk,
+		    &c->conns.walk,	&c->listeners,	&c->syscalls,	 &c->syscall_errors,
+		};
+
+		for (size_t i = 0; i < sizeof(walks) / sizeof(walks[0]); i++)
+			walks[i]->no_batch = !batch;
+	}
 	table_init(&c->syscall_table, sizeof(struct kilter_syscall_key),
 		   sizeof(struct syscall_entry), KILTER_SYSCALLS_MAX);
 	table_init(&c->error_table, sizeof(struct kilter_syscall_error_key),
@@ -627,7 +636,7 @@ int collect_new(struct collect **ret, const struct config *cfg, const struct col
 		c->sink = *sink;
 	c->retire_after_ns = cfg->retire_after_ns;
 	c->state_fd = -1;
-	err = open_maps(c);
+	err = open_maps(c, cfg->kernel.map_batch);
 	if (err)
 		goto fail;
 	c->cpus = libbpf_num_possible_cpus();

@@ -10,7 +10,7 @@ struct map_walk {
 	int fd;
 	size_t key_size, value_size;
 	uint32_t batch; /* entries a call; grows when a bucket does not fit */
-	int no_batch;	/* the kernel refused it once */
+	int no_batch;	/* the kernel refused it once, or the configuration does */
 	uint32_t max_entries;
 	uint64_t entries; /* seen in the last whole walk */
 };

@@ -69,6 +69,11 @@ struct config {
 		uint64_t window_ns, period_ns; /* armed window of each period; 250 ms of 4 s */
 	} syscalls;
 
+	/* What of the kernel may be used where it is there; false: its lower tier. */
+	struct {
+		bool set_retval, tracing_storage, task_storage, map_batch;
+	} kernel;
+
 	struct {
 		char file[CONFIG_PATH_LEN];
 		uint64_t max_bytes;  /* rotate beyond; 100 MiB */

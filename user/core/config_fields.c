@@ -59,6 +59,17 @@ const struct config_field config_fields[] = {
      "For how long of each period the sampler is armed."},
     {"syscalls.period", FIELD_DURATION, AT(syscalls.period_ns), 0.01, 600, NULL, "4s", false,
      "See syscalls.window; equal to it: every system call is seen."},
+    {"kernel.set_retval", FIELD_BOOL, AT(kernel.set_retval), 0, 0, NULL, "true", false,
+     "Refuse a connect() with ECONNREFUSED where the kernel can (Linux 6.1); false: with "
+     "ENETUNREACH, as before that."},
+    {"kernel.tracing_storage", FIELD_BOOL, AT(kernel.tracing_storage), 0, 0, NULL, "true", false,
+     "Read socket storage in tracing programs where the kernel can (Linux 5.11); false: sockets "
+     "older than the agent are adopted through /proc, their ends seen when they are released."},
+    {"kernel.task_storage", FIELD_BOOL, AT(kernel.task_storage), 0, 0, NULL, "true", false,
+     "Keep what is known of a system call under way with its task where the kernel can (Linux "
+     "5.12); false: in a hash by thread."},
+    {"kernel.map_batch", FIELD_BOOL, AT(kernel.map_batch), 0, 0, NULL, "true", false,
+     "Read maps many entries a call; false: key by key."},
     {"audit.file", FIELD_STRING, AT(audit.file), 0, 0, NULL, "/var/log/kilter/audit.jsonl", false,
      "The audit trail, JSON Lines."},
     {"audit.max_size", FIELD_SIZE, AT(audit.max_bytes), 4096, 1e12, NULL, "100MiB", true,

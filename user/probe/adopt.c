@@ -11,26 +11,29 @@
 #include "core/cleanup.h"
 
 enum {
-	OWNERS,
 	LISTENERS,
-	ESTABLISHED,
+	CONNECTIONS,
 	POLL,
 	ITERATORS
 };
 
 struct adopt {
+	const struct probe_set *set;
 	struct bpf_link *links[ITERATORS];
+	struct bpf_program *by_hand; /* the lower tier: no iterators */
 };
 
 int adopt_new(struct adopt **ret, const struct probe_set *set)
 {
-	static const char *const programs[ITERATORS] = {"adopt_owner", "adopt_listeners",
-							"adopt_tcp", "poll_listeners"};
+	static const char *const programs[ITERATORS] = {"adopt_listeners", "adopt_tcp",
+							"poll_listeners"};
 	struct adopt *a = calloc(1, sizeof(*a));
 
 	if (!a)
 		return -ENOMEM;
-	for (int i = 0; i < ITERATORS; i++) {
+	a->set = set;
+	a->by_hand = probe_program(set, "adopt_by_hand");
+	for (int i = 0; i < ITERATORS && !a->by_hand; i++) {
 		struct bpf_program *prog = probe_program(set, programs[i]);
 		long err = -ENOTSUP;
 
@@ -75,13 +78,16 @@ static int run(const struct adopt *a, int which)
 
 int adopt_run(const struct adopt *a)
 {
-	int err = run(a, OWNERS);
+	int err;
 
-	err = err ? err : run(a, LISTENERS);
-	return err ? err : run(a, ESTABLISHED);
+	if (a->by_hand)
+		return adopt_by_hand(a->by_hand, probe_cgroup_fd(a->set),
+				     probe_adopt_secret(a->set));
+	err = run(a, LISTENERS);
+	return err ? err : run(a, CONNECTIONS);
 }
 
 int adopt_poll_listeners(const struct adopt *a)
 {
-	return run(a, POLL);
+	return a->by_hand ? 0 : run(a, POLL);
 }

@@ -25,16 +25,24 @@ enum probe_attach {
 	PROBE_ATTACH_ITER,   /* attached when read */
 };
 
+/* A probe has a full tier and perhaps a lower one, for kernels that lack what the full one takes.
+ */
+enum probe_tier {
+	PROBE_TIER_ANY,
+	PROBE_TIER_FULL,
+	PROBE_TIER_LOWER,
+};
+
 struct probe_program {
 	const char *name;
 	enum probe_attach attach;
-	const char *unless; /* not loaded when the program of this name is (a lower tier) */
-	bool overlap;	    /* old and new may both run for a moment: its work is idempotent */
+	bool overlap; /* old and new may both run for a moment: its work is idempotent */
+	enum probe_tier tier;
 };
 
 struct probe_status {
 	const char *name, *hooks;
-	char tier[64];	  /* "cgroup_skb", "tp_btf", ...; "" when not running */
+	char tier[16];	  /* "full", "lower"; "" when not running */
 	char reason[256]; /* why not running, or not the best tier */
 	bool running, essential;
 	bool off;		 /* switched off in the configuration */
@@ -56,6 +64,9 @@ bool probe_set_resumed(const struct probe_set *set); /* pins of an earlier daemo
 int probe_map_fd(const struct probe_set *set, const char *map); /* -1: no such map */
 int probe_program_fd(const struct probe_set *set, const char *program);
 struct bpf_program *probe_program(const struct probe_set *set, const char *program);
+/* What adopt.c tells the kernel has to bear this (<kilter/adopt.h>). */
+uint64_t probe_adopt_secret(const struct probe_set *set);
+int probe_cgroup_fd(const struct probe_set *set); /* borrowed */
 unsigned int probe_status(const struct probe_set *set, struct probe_status *ret, unsigned int max);
 /* Are our links still attached where we left them? Attaches again what is gone; returns how
  * many had to be (each is logged and published on the bus). */

@@ -2,6 +2,8 @@
 /* Loading order is the order of rows: a row may use the maps of the ones before it. */
 #include "probe/registry.h"
 
+#include <string.h>
+
 #include <bpf/libbpf.h>
 
 #include "audit_process.skel.h"
@@ -38,6 +40,7 @@ PROBE_SKELETON(tcp_conn, {
 	skel->rodata->shard_mask = o->shard_mask;
 	skel->rodata->audit_connect = o->config->audit.connect;
 	skel->rodata->audit_listen = o->config->audit.listen;
+	skel->rodata->node_trace = !o->lower;
 })
 PROBE_SKELETON(request, {
 	skel->rodata->shard_mask = o->shard_mask;
@@ -52,6 +55,7 @@ PROBE_SKELETON(syscall, (void)o)
 PROBE_SKELETON(sock_iter, {
 	skel->rodata->shard_mask = o->shard_mask;
 	skel->rodata->observed_id = o->cgroup_id;
+	skel->rodata->adopt_secret = o->lower ? o->adopt_secret : 0;
 })
 
 static bool syscalls_enabled(const struct config *c)
@@ -64,46 +68,99 @@ static bool process_audit_enabled(const struct config *c)
 	return c->audit.exec || c->audit.exit;
 }
 
+static bool set_retval_allowed(const struct config *c)
+{
+	return c->kernel.set_retval;
+}
+
+static bool tracing_storage_allowed(const struct config *c)
+{
+	return c->kernel.tracing_storage;
+}
+
+static bool task_storage_allowed(const struct config *c)
+{
+	return c->kernel.task_storage;
+}
+
 #define ROW(n) .name = #n, .open = n##_row_open, .destroy = n##_row_destroy
 
 const struct probe_row probe_rows[] = {
     {ROW(sock_owner), .hooks = "cgroup/connect4,6 cgroup/bind4,6", .essential = true,
      .missing = "no socket has an owner without it; cgroup sock_addr programs are Linux 5.10",
-     .programs = {{"own_connect4", PROBE_ATTACH_CGROUP, NULL, true},
-		  {"own_connect6", PROBE_ATTACH_CGROUP, NULL, true},
-		  {"own_bind4", PROBE_ATTACH_CGROUP, NULL, true},
-		  {"own_bind6", PROBE_ATTACH_CGROUP, NULL, true}}},
+     .programs = {{"own_connect4", PROBE_ATTACH_CGROUP, true, PROBE_TIER_ANY},
+		  {"own_connect6", PROBE_ATTACH_CGROUP, true, PROBE_TIER_ANY},
+		  {"own_bind4", PROBE_ATTACH_CGROUP, true, PROBE_TIER_ANY},
+		  {"own_bind6", PROBE_ATTACH_CGROUP, true, PROBE_TIER_ANY}}},
     {ROW(tcp_conn), .hooks = "sockops cgroup/sock_release tp_btf/inet_sock_set_state",
-     .essential = true, .missing = "no connection is counted without it; bpf_loop is Linux 5.17",
-     .programs = {{"tcp_life", PROBE_ATTACH_CGROUP, NULL, true},
-		  {"tcp_release", PROBE_ATTACH_CGROUP, NULL, true},
-		  {"tcp_adopted_end", PROBE_ATTACH_TRACE, NULL, true}}},
+     .essential = true,
+     .missing = "no connection is counted without it; sockops with socket storage is Linux 5.10",
+     .full_takes = "socket storage in tracing programs (Linux 5.11)",
+     .setting = "kernel.tracing_storage", .full_allowed = tracing_storage_allowed,
+     .programs = {{"tcp_life", PROBE_ATTACH_CGROUP, true, PROBE_TIER_ANY},
+		  {"tcp_release", PROBE_ATTACH_CGROUP, true, PROBE_TIER_ANY},
+		  {"tcp_adopted_end", PROBE_ATTACH_TRACE, true, PROBE_TIER_FULL}}},
     {ROW(request), .hooks = "cgroup_skb/ingress,egress", .essential = true,
-     .missing = "no request is counted without it; bpf_loop is Linux 5.17",
-     .programs = {{"request_ingress", PROBE_ATTACH_CGROUP, NULL, true},
-		  {"request_egress", PROBE_ATTACH_CGROUP, NULL, true},
-		  {"retire_series", PROBE_ATTACH_NONE, NULL, false}}},
+     .missing = "no request is counted without it; socket storage in cgroup_skb is Linux 5.10",
+     .programs = {{"request_ingress", PROBE_ATTACH_CGROUP, true, PROBE_TIER_ANY},
+		  {"request_egress", PROBE_ATTACH_CGROUP, true, PROBE_TIER_ANY},
+		  {"retire_series", PROBE_ATTACH_NONE, false, PROBE_TIER_ANY}}},
     {ROW(guard_connect), .hooks = "cgroup/connect4,6", .essential = true,
      .missing = "no circuit can be counted or enforced without it",
-     .programs = {{"guard_connect4", PROBE_ATTACH_CGROUP, NULL, true},
-		  {"guard_connect6", PROBE_ATTACH_CGROUP, NULL, true},
-		  {"guard_connect4_rewrite", PROBE_ATTACH_CGROUP, "guard_connect4", true},
-		  {"guard_connect6_rewrite", PROBE_ATTACH_CGROUP, "guard_connect6", true}}},
+     .full_takes = "bpf_set_retval in connect hooks (Linux 6.1)", .setting = "kernel.set_retval",
+     .full_allowed = set_retval_allowed,
+     .programs = {{"guard_connect4", PROBE_ATTACH_CGROUP, true, PROBE_TIER_FULL},
+		  {"guard_connect6", PROBE_ATTACH_CGROUP, true, PROBE_TIER_FULL},
+		  {"guard_connect4_rewrite", PROBE_ATTACH_CGROUP, true, PROBE_TIER_LOWER},
+		  {"guard_connect6_rewrite", PROBE_ATTACH_CGROUP, true, PROBE_TIER_LOWER}}},
     {ROW(audit_process), .hooks = "tp_btf/sched_process_exec,exit", .essential = false,
      .missing = "no exec or exit records without it", .enabled = process_audit_enabled,
-     .programs = {{"audit_process_exec", PROBE_ATTACH_TRACE, NULL, false},
-		  {"audit_process_exit", PROBE_ATTACH_TRACE, NULL, false}}},
+     .programs = {{"audit_process_exec", PROBE_ATTACH_TRACE, false, PROBE_TIER_ANY},
+		  {"audit_process_exit", PROBE_ATTACH_TRACE, false, PROBE_TIER_ANY}}},
     {ROW(syscall), .hooks = "raw_tp/sys_enter,exit", .essential = false,
-     .missing = "no system-call figures without it; task storage in tracing is Linux 5.12",
-     .enabled = syscalls_enabled,
-     .programs = {{"syscall_enter", PROBE_ATTACH_NONE, NULL, false},
-		  {"syscall_exit", PROBE_ATTACH_NONE, NULL, false}}},
+     .missing = "no system-call figures without it", .enabled = syscalls_enabled,
+     .full_takes = "task storage in tracing programs (Linux 5.12)",
+     .setting = "kernel.task_storage", .full_allowed = task_storage_allowed,
+     .programs = {{"syscall_enter", PROBE_ATTACH_NONE, false, PROBE_TIER_FULL},
+		  {"syscall_exit", PROBE_ATTACH_NONE, false, PROBE_TIER_FULL},
+		  {"syscall_enter_by_thread", PROBE_ATTACH_NONE, false, PROBE_TIER_LOWER},
+		  {"syscall_exit_by_thread", PROBE_ATTACH_NONE, false, PROBE_TIER_LOWER}},
+     .maps = {{"syscall_tasks", PROBE_TIER_FULL}, {"syscall_threads", PROBE_TIER_LOWER}}},
     {ROW(sock_iter), .hooks = "iter/tcp iter/task_file", .essential = false,
-     .missing = "sockets older than the agent stay unseen without it; "
-		"bpf_sock_from_file in iterators is Linux 5.11",
-     .programs = {{"adopt_owner", PROBE_ATTACH_ITER, NULL, true},
-		  {"adopt_listeners", PROBE_ATTACH_ITER, NULL, true},
-		  {"adopt_tcp", PROBE_ATTACH_ITER, NULL, true},
-		  {"poll_listeners", PROBE_ATTACH_ITER, NULL, true}}},
+     .missing = "sockets older than the agent stay unseen without it",
+     .full_takes = "sockets in file iterators (Linux 5.11)", .setting = "kernel.tracing_storage",
+     .full_allowed = tracing_storage_allowed,
+     .programs = {{"adopt_listeners", PROBE_ATTACH_ITER, true, PROBE_TIER_FULL},
+		  {"adopt_tcp", PROBE_ATTACH_ITER, true, PROBE_TIER_FULL},
+		  {"poll_listeners", PROBE_ATTACH_ITER, true, PROBE_TIER_FULL},
+		  {"adopt_by_hand", PROBE_ATTACH_NONE, false, PROBE_TIER_LOWER}},
+     .maps = {{"listen_ports", PROBE_TIER_FULL}}},
 };
 const unsigned int probe_rows_count = sizeof(probe_rows) / sizeof(probe_rows[0]);
+
+void probe_row_choose(const struct probe_row *row, const struct bpf_object *obj, bool lower)
+{
+	enum probe_tier other = lower ? PROBE_TIER_FULL : PROBE_TIER_LOWER;
+
+	for (unsigned int i = 0; i < PROBE_PROGRAMS_MAX && row->programs[i].name; i++) {
+		struct bpf_program *prog =
+		    bpf_object__find_program_by_name(obj, row->programs[i].name);
+
+		if (prog)
+			bpf_program__set_autoload(prog, row->programs[i].tier != other);
+	}
+	for (unsigned int i = 0; i < PROBE_TIER_MAPS_MAX && row->maps[i].name; i++) {
+		struct bpf_map *map = bpf_object__find_map_by_name(obj, row->maps[i].name);
+
+		if (map)
+			bpf_map__set_autocreate(map, row->maps[i].tier != other);
+	}
+}
+
+const struct probe_row *probe_row_find(const char *name)
+{
+	for (unsigned int i = 0; i < probe_rows_count; i++)
+		if (!strcmp(probe_rows[i].name, name))
+			return &probe_rows[i];
+	return NULL;
+}

@@ -8,9 +8,13 @@
 struct probe_options {
 	const char *pin_dir;
 	uint32_t shard_mask;
-	uint64_t cgroup_id; /* of --cgroup */
+	uint64_t cgroup_id;    /* of --cgroup */
+	uint64_t adopt_secret; /* <kilter/adopt.h> */
+	bool lower;	       /* the tier to open */
 	const struct config *config;
 };
+
+#define PROBE_TIER_MAPS_MAX 2
 
 struct probe_row {
 	const char *name;
@@ -21,10 +25,22 @@ struct probe_row {
 	struct bpf_object *(*open)(const struct probe_options *o, void **ret_skel);
 	void (*destroy)(void *skel);
 	bool (*enabled)(const struct config *c); /* NULL: always */
+	const char *full_takes; /* what the lower tier does without; NULL: there is none */
+	const char *setting;	/* the key that allows the full tier, and what it says */
+	bool (*full_allowed)(const struct config *c);
 	struct probe_program programs[PROBE_PROGRAMS_MAX];
+	/* Maps that one tier alone has. */
+	struct {
+		const char *name;
+		enum probe_tier tier;
+	} maps[PROBE_TIER_MAPS_MAX];
 };
 
 extern const struct probe_row probe_rows[];
 extern const unsigned int probe_rows_count;
+
+/* Which programs and maps of the row an object loads. NULL-safe in the object's parts. */
+void probe_row_choose(const struct probe_row *row, const struct bpf_object *obj, bool lower);
+const struct probe_row *probe_row_find(const char *name); /* NULL: no such row */
 
 #endif

@@ -6,7 +6,10 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include <bpf/bpf.h>
 #include <bpf/libbpf.h>
+
+#include <kilter/limits.h>
 
 #include "core/clock.h"
 
@@ -15,10 +18,24 @@ struct sampler {
 	struct loop_source *timer;
 	struct bpf_program *enter, *leave;
 	struct bpf_link *enter_link, *leave_link;
+	int threads_fd;
 	uint64_t window_ns, period_ns;
 	uint64_t start_ns, armed_since_ns, armed_ns;
 	uint64_t failures;
 };
+
+/* Threads that were inside a call when the window closed: some will never come again. */
+static void forget_threads(const struct sampler *s)
+{
+	__u32 thread;
+
+	if (s->threads_fd < 0)
+		return;
+	for (unsigned int i = 0; i < KILTER_SYSCALL_THREADS_MAX; i++)
+		if (bpf_map_get_next_key(s->threads_fd, NULL, &thread) ||
+		    bpf_map_delete_elem(s->threads_fd, &thread))
+			return;
+}
 
 static void disarm(struct sampler *s)
 {
@@ -29,6 +46,7 @@ static void disarm(struct sampler *s)
 	if (s->armed_since_ns)
 		s->armed_ns += clock_boot_ns() - s->armed_since_ns;
 	s->armed_since_ns = 0;
+	forget_threads(s);
 }
 
 static void arm(struct sampler *s)
@@ -72,7 +90,7 @@ static void on_timer(void *ctx, uint64_t missed)
 }
 
 int sampler_new(struct sampler **ret, struct loop *loop, struct bpf_program *enter,
-		struct bpf_program *leave, uint64_t window_ns, uint64_t period_ns)
+		struct bpf_program *leave, int threads_fd, uint64_t window_ns, uint64_t period_ns)
 {
 	struct sampler *s = calloc(1, sizeof(*s));
 	int err;
@@ -82,6 +100,7 @@ int sampler_new(struct sampler **ret, struct loop *loop, struct bpf_program *ent
 	s->loop = loop;
 	s->enter = enter;
 	s->leave = leave;
+	s->threads_fd = threads_fd;
 	s->window_ns = window_ns;
 	s->period_ns = period_ns;
 	s->start_ns = clock_boot_ns();

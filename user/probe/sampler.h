@@ -13,8 +13,10 @@
 
 struct bpf_program;
 struct sampler;
+/* threads_fd: the map of threads inside a call (__u32 keys), which is emptied when a window ends;
+ * -1: there is none. Borrowed. */
 int sampler_new(struct sampler **ret, struct loop *loop, struct bpf_program *enter,
-		struct bpf_program *leave, uint64_t window_ns, uint64_t period_ns);
+		struct bpf_program *leave, int threads_fd, uint64_t window_ns, uint64_t period_ns);
 void sampler_free(struct sampler **s);
 /* Share of the time since start that the probe was armed, as measured. */
 double sampler_ratio(const struct sampler *s);

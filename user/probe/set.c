@@ -6,6 +6,7 @@
  * 0 of 3.6 million), a tracing link cannot be updated and is replaced.
  */
 #include <sys/file.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 
 #include <dirent.h>
@@ -39,14 +40,14 @@ struct loaded {
 	struct bpf_object *obj;
 	void *skel;
 	struct attached programs[PROBE_PROGRAMS_MAX];
-	char tier[64], reason[256];
+	char tier[16], reason[256];
 	bool running, off;
 };
 
 struct probe_set {
 	char dir[CONFIG_PATH_LEN], links[CONFIG_PATH_LEN + 8];
 	int lock_fd, cgroup_fd;
-	uint64_t cgroup_id;
+	uint64_t cgroup_id, adopt_secret;
 	bool resumed;
 	struct loaded probes[PROBE_MAX];
 };
@@ -178,41 +179,33 @@ static int attach_one(struct probe_set *set, struct attached *a)
 	return err;
 }
 
-/*
- * Tries to load the row with the programs of mask bit set. Program variants ("unless") are
- * alternatives: the first attempt has the best ones, the second their fallbacks.
- */
-static int load_row(struct probe_set *set, struct loaded *p, const struct probe_options *o,
-		    bool fallback)
+static int load_row(struct probe_set *set, struct loaded *p, const struct probe_options *o)
 {
-	struct bpf_program *prog;
 	int err;
 
+	errno = 0;
 	p->obj = p->row->open(o, &p->skel);
 	if (!p->obj)
 		return errno ? -errno : -EINVAL;
 	size_maps(p->obj, o->config, set->dir);
-	for (unsigned int i = 0; i < PROBE_PROGRAMS_MAX && p->row->programs[i].name; i++) {
-		const struct probe_program *d = &p->row->programs[i];
-		bool has_fallback = false;
-
-		for (unsigned int k = 0; k < PROBE_PROGRAMS_MAX && p->row->programs[k].name; k++)
-			if (p->row->programs[k].unless &&
-			    !strcmp(p->row->programs[k].unless, d->name))
-				has_fallback = true;
-		prog = find_program(p, d->name);
-		if (prog)
-			bpf_program__set_autoload(prog, d->unless ? fallback
-								  : !(fallback && has_fallback));
-	}
+	probe_row_choose(p->row, p->obj, o->lower);
 	libbpf_last[0] = '\0';
 	err = bpf_object__load(p->obj);
-	if (err) {
-		p->row->destroy(p->skel);
-		p->obj = NULL;
-		p->skel = NULL;
-	}
+	if (err)
+		snprintf(p->reason, sizeof(p->reason), "%s (%.150s)", strerror(-err), libbpf_last);
 	return err;
+}
+
+static void unload_row(struct loaded *p)
+{
+	for (unsigned int i = 0; i < PROBE_PROGRAMS_MAX; i++)
+		if (p->programs[i].link)
+			bpf_link__destroy(p->programs[i].link);
+	memset(p->programs, 0, sizeof(p->programs));
+	if (p->skel)
+		p->row->destroy(p->skel);
+	p->obj = NULL;
+	p->skel = NULL;
 }
 
 /* Programs on tracepoints learn from this map which tasks are ours (bpf/lib/observed.h). */
@@ -252,30 +245,29 @@ static int make_overflow_series(const struct loaded *p)
 	return 0;
 }
 
-static bool row_has_fallback(const struct probe_row *row)
+/* What an earlier daemon pinned of programs that this tier does not have. */
+static void unpin_other_tier(const struct probe_set *set, const struct loaded *p)
 {
-	for (unsigned int i = 0; i < PROBE_PROGRAMS_MAX && row->programs[i].name; i++)
-		if (row->programs[i].unless)
-			return true;
-	return false;
+	char path[CONFIG_PATH_LEN + 80];
+
+	for (unsigned int i = 0; i < PROBE_PROGRAMS_MAX && p->row->programs[i].name; i++) {
+		const struct bpf_program *prog = find_program(p, p->row->programs[i].name);
+
+		if (prog && bpf_program__autoload(prog))
+			continue;
+		snprintf(path, sizeof(path), "%s/%s", set->links, p->row->programs[i].name);
+		unlink(path);
+	}
 }
 
-static int open_row(struct probe_set *set, struct loaded *p, const struct probe_options *o)
+static int open_tier(struct probe_set *set, struct loaded *p, const struct probe_options *o)
 {
-	const char *tier = "full";
 	unsigned int n = 0;
 	int err;
 
-	err = load_row(set, p, o, false);
-	if (err && row_has_fallback(p->row)) {
-		snprintf(p->reason, sizeof(p->reason), "%.200s", libbpf_last);
-		err = load_row(set, p, o, true);
-		tier = "fallback";
-	}
-	if (err) {
-		snprintf(p->reason, sizeof(p->reason), "%s (%.150s)", strerror(-err), libbpf_last);
+	err = load_row(set, p, o);
+	if (err)
 		return err;
-	}
 	err = observe_cgroup(set, p);
 	if (err) {
 		snprintf(p->reason, sizeof(p->reason), "observed_cgroup: %s", strerror(-err));
@@ -303,9 +295,45 @@ static int open_row(struct probe_set *set, struct loaded *p, const struct probe_
 			return err;
 		}
 	}
-	snprintf(p->tier, sizeof(p->tier), "%s", tier);
+	unpin_other_tier(set, p);
 	p->running = true;
 	return 0;
+}
+
+/* The full tier, or the lower one where there is one and the full one is refused, by the kernel or
+ * by the configuration. */
+static int open_row(struct probe_set *set, struct loaded *p, struct probe_options *o)
+{
+	const struct probe_row *row = p->row;
+	int err = -EOPNOTSUPP;
+
+	p->reason[0] = '\0';
+	o->lower = false;
+	if (!row->full_takes || row->full_allowed(o->config)) {
+		err = open_tier(set, p, o);
+		snprintf(p->tier, sizeof(p->tier), "full");
+	} else {
+		snprintf(p->reason, sizeof(p->reason), "%s is false", row->setting);
+	}
+	if (err && row->full_takes && err != -EPERM) {
+		char why[sizeof(p->reason)];
+
+		if (row->full_allowed(o->config))
+			snprintf(why, sizeof(why), "no %s: %.150s", row->full_takes, p->reason);
+		else
+			snprintf(why, sizeof(why), "%s", p->reason);
+		unload_row(p);
+		o->lower = true;
+		err = open_tier(set, p, o);
+		snprintf(p->tier, sizeof(p->tier), "lower");
+		if (!err)
+			snprintf(p->reason, sizeof(p->reason), "%s", why);
+	}
+	if (err) {
+		unload_row(p);
+		p->tier[0] = '\0';
+	}
+	return err;
 }
 
 static int take_lock(struct probe_set *set)
@@ -384,6 +412,13 @@ int probe_set_open(struct probe_set **ret, const struct config *c, const char *c
 	o.pin_dir = set->dir;
 	o.shard_mask = shard_mask();
 	o.cgroup_id = set->cgroup_id;
+	if (getrandom(&set->adopt_secret, sizeof(set->adopt_secret), 0) !=
+	    sizeof(set->adopt_secret)) {
+		err = -errno;
+		log_err(err, "cannot get random bytes");
+		goto fail;
+	}
+	o.adopt_secret = set->adopt_secret;
 	for (unsigned int i = 0; i < probe_rows_count; i++) {
 		struct loaded *p = &set->probes[i];
 
@@ -437,11 +472,8 @@ void probe_set_close(struct probe_set **pset)
 	for (unsigned int i = 0; i < probe_rows_count; i++) {
 		struct loaded *p = &set->probes[i];
 
-		for (unsigned int k = 0; k < PROBE_PROGRAMS_MAX; k++)
-			if (p->programs[k].link) /* the pin keeps it */
-				bpf_link__destroy(p->programs[k].link);
-		if (p->skel)
-			p->row->destroy(p->skel);
+		if (p->row)
+			unload_row(p); /* the pins keep the links */
 	}
 	if (set->cgroup_fd >= 0)
 		close(set->cgroup_fd);
@@ -509,6 +541,16 @@ struct bpf_program *probe_program(const struct probe_set *set, const char *name)
 			return prog;
 	}
 	return NULL;
+}
+
+uint64_t probe_adopt_secret(const struct probe_set *set)
+{
+	return set->adopt_secret;
+}
+
+int probe_cgroup_fd(const struct probe_set *set)
+{
+	return set->cgroup_fd;
 }
 
 int probe_program_fd(const struct probe_set *set, const char *name)
