@@ -63,7 +63,8 @@ void tier_choose(const char *row, const struct bpf_object *obj)
 	probe_row_choose(r, obj, tier_lower);
 }
 
-static int quiet(enum libbpf_print_level level, const char *fmt, va_list ap)
+__attribute__((format(printf, 2, 0))) static int quiet(enum libbpf_print_level level,
+						       const char *fmt, va_list ap)
 {
 	return level == LIBBPF_WARN ? vfprintf(stderr, fmt, ap) : 0;
 }

@@ -119,9 +119,9 @@ def cross_build(tools, sysroot, arch, build):
     lld = os.path.join(tools, "usr/lib/llvm-14/bin")
     triplet = ARCHES[arch]["triplet"]
     run(["make", "-s", "--no-print-directory", f"ARCH={arch}", f"B={build}",
-         f"CC=clang --target={triplet} --sysroot={sysroot} -fuse-ld=lld -Wno-unused-command-line-argument", "PKG_CFLAGS=",
+         f"CC=clang --target={triplet} --sysroot={sysroot} -fuse-ld=lld -Wno-unused-command-line-argument", "HARDEN=-fstack-protector-strong -fPIE", "PKG_CFLAGS=",
          "PKG_LIBS=-lbpf -lmicrohttpd -ljansson -lyaml -lseccomp -lcap -lz", "all", "build-bpf"],
-        cwd=ROOT, env={**os.environ, "PATH": f"{lld}:{os.environ['PATH']}"})
+        cwd=ROOT, stdout=subprocess.DEVNULL, env={**os.environ, "PATH": f"{lld}:{os.environ['PATH']}"})
     return build
 
 
