@@ -10,7 +10,8 @@ REQUESTS=50
 failed=0
 
 result() { # NAME STATUS
-	echo "VM-TEST $1 $2"
+	read -r up _ < /proc/uptime
+	echo "VM-TEST $up $1 $2"
 	[ "$2" = 0 ] || failed=1
 }
 

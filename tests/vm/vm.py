@@ -218,7 +218,7 @@ def results(out, name):
     """({test: passed}, {run: the daemon's status document}, cases passed) of what a machine said."""
     with open(os.path.join(out, f"{name}.out"), encoding="utf-8", errors="replace") as f:
         text = f.read().replace("\r", "")
-    tests = {n: status == "0" for n, status in re.findall(r"^VM-TEST (.*) (\d+)$", text, re.M)}
+    tests = {n: status == "0" for n, status in re.findall(r"^VM-TEST [\d.]+ (.*) (\d+)$", text, re.M)}
     statuses = {run: json.loads(status) for run, status in re.findall(r"^VM-STATUS (\w+) (\{.*\})$", text, re.M)}
     for case in re.findall(r"^ok \d+(?: - \S+)? # SKIP.*$", text, re.M):
         tests[f"skipped: {case}"] = False  # these machines can run everything
@@ -262,16 +262,20 @@ def table(statuses):
             tier = probe["tier"] if probe.get("running") else "off"
             rows.setdefault(probe["name"], {})[name] = tier
     width = max([len(r) for r in rows] + [8])
-    print("\n" + " ".join([f"{'probe':{width}}"] + [f"{n:>9}" for n in statuses]))
+    print("\n" + " ".join([f"{'tier of':{width}}"] + [f"{n:>9}" for n in statuses]))
     for row, tiers in rows.items():
         print(" ".join([f"{row:{width}}"] + [f"{tiers.get(n, '-'):>9}" for n in statuses]))
+    for name, status in statuses.items():
+        for probe in (status or {}).get("probes", []):
+            if probe["tier"] == "lower":
+                print(f"{name}: {probe['name']}: {probe['reason'].split(': ')[0]}")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--build", default=os.path.join(ROOT, "build"))
     parser.add_argument("--cache", default=os.environ.get("KILTER_VM_CACHE") or os.path.expanduser("~/.cache/kilter-vm"))
-    parser.add_argument("--jobs", type=int, default=max(1, (os.cpu_count() or 2) // CPUS))
+    parser.add_argument("--jobs", type=int, default=max(2, (os.cpu_count() or 2) // CPUS))
     parser.add_argument("kernels", nargs="*", metavar="KERNEL", help=", ".join(KERNELS))
     args = parser.parse_args()
     for name in args.kernels:
@@ -305,8 +309,9 @@ def main():
             print(f"built for {arch}: {time.monotonic() - begin:.0f} s", flush=True)
         make_initramfs(tools, programs, busybox, build, initramfs[arch])
     with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
-        done = dict(zip(names, pool.map(lambda n: one(tools, kernels[n], initramfs[KERNELS[n][0]], out, n), names)))
-    table({name: status for name, (_, status) in done.items()})
+        order = names[::-1]  # the slow ones, which stand last in the table, first
+        done = dict(zip(order, pool.map(lambda n: one(tools, kernels[n], initramfs[KERNELS[n][0]], out, n), order)))
+    table({name: done[name][1] for name in names})
     bad = [name for name, (good, _) in done.items() if not good]
     print(f"\n{len(done) - len(bad)} kernels passed, {len(bad)} failed, {time.monotonic() - begin:.0f} s")
     return 1 if bad else 0

@@ -202,9 +202,9 @@ static void socket_seen(struct walk *w, const struct owner *o, int fd)
 		if (getpeername(fd, (struct sockaddr *)&remote, &remote_len))
 			return;
 		peer_of(&remote, &told.remote);
-		told.as = bsearch(&at, w->ports, w->ports_count, sizeof(at), compare_ports)
-			      ? KILTER_ADOPT_SERVER
-			      : KILTER_ADOPT_CLIENT;
+		told.as = KILTER_ADOPT_CLIENT;
+		if (w->ports && bsearch(&at, w->ports, w->ports_count, sizeof(at), compare_ports))
+			told.as = KILTER_ADOPT_SERVER;
 	} else {
 		told.as = KILTER_ADOPT_OWNER;
 	}
