@@ -33,10 +33,12 @@ SANITIZE := $(if $(filter 1,$(SAN)),-fsanitize=address -fsanitize=undefined -fno
 
 CPPFLAGS += -D_GNU_SOURCE -Iinclude -Iuser -I$(B)/skel -DKILTER_VERSION='"$(VERSION)"' -DKILTER_REVISION='"$(REVISION)"'
 ALLCFLAGS = -std=gnu17 $(CFLAGS) $(WARN) $(HARDEN) $(SANITIZE) -ffile-prefix-map=$(CURDIR)=. $(PKG_CFLAGS)
-ALLLDFLAGS = -pie -Wl,-z,relro,-z,now $(SANITIZE) $(LDFLAGS)
+ALLLDFLAGS = $(if $(STATIC),-static-pie,-pie) -Wl,-z,relro,-z,now $(SANITIZE) $(LDFLAGS)
 LDLIBS    = $(PKG_LIBS) -lelf -lm
-PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
-PKG_LIBS   := $(shell pkg-config --libs $(PKGS) 2>/dev/null)
+# STATIC=1: see the verb `static`.
+PKG_CFLAGS := $(if $(STATIC),-I$(B)/deps/include -DKILTER_STATIC,$(shell pkg-config --cflags $(PKGS) 2>/dev/null))
+PKG_LIBS   := $(if $(STATIC),-L$(B)/deps/lib -lbpf -lmicrohttpd -ljansson -lyaml -lseccomp -lcap -lelf -lz,\
+              $(shell pkg-config --libs $(PKGS) 2>/dev/null))
 BPF_CFLAGS := -g -O2 -mcpu=v3 -target bpf -D__TARGET_ARCH_$(BPF_ARCH) -Iinclude -Ibpf -Ivmlinux/$(ARCH) -Wall -Wextra -Werror \
               -Wno-unused-parameter -Wno-missing-declarations -Wno-address-of-packed-member -ffile-prefix-map=$(CURDIR)=.
 
@@ -118,6 +120,11 @@ $(B)/revision: FORCE
 FORCE:
 
 $(BPF_TEST): $(TEST_LIB) # linked through $^ of the rule above
+
+static: ## both programs without any library, for other distributions and empty images, in build/static
+	@deploy/deps.sh build
+	@[ -e $(B)/static/deps/done ] || { deploy/static/libraries.sh $(B)/static/deps && touch $(B)/static/deps/done; }
+	@$(MAKE) --no-print-directory STATIC=1 B=$(B)/static all
 
 bpf: $(SKEL) ## the BPF objects and their skeletons alone; ARCH=arm64 B=DIR for the other architecture
 
@@ -203,7 +210,7 @@ clean: ## remove everything that was built
 help: ## list these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-.PHONY: all bpf run deps test test-unit test-bpf test-system test-chaos bench fuzz lint format install test-vm \
+.PHONY: all bpf static run deps test test-unit test-bpf test-system test-chaos bench fuzz lint format install test-vm \
         clean help build-unit build-bpf build-fuzz FORCE
 
 include tests/lint/lint.mk

@@ -125,7 +125,6 @@ int main(int argc, char **argv)
 	    .bpffs = env("KILTER_BPFFS", "/sys/fs/bpf/kilter"),
 	    .audit_file = env("KILTER_AUDIT_FILE", NULL),
 	    .headers = true,
-	    .interval_ns = NS_PER_SEC,
 	};
 	int value, status;
 

@@ -68,6 +68,21 @@ class Commands(WithTraffic):
         self.assertRegex(self.daemon.cli("service", "nginx").stdout, "10s(.|\n)*1h")
         self.assertIn(f"127.0.0.1:{self.nginx.port}", self.daemon.cli("deps").stdout)
 
+    def test_bench_says_what_each_program_costs(self):
+        before = sum(self.daemon.counts(kilter.SERVER).values())
+        said = json.loads(self.daemon.cli("bench", "--interval", "2s", "-o", "json").stdout)
+        programs = {p["name"]: p for p in said["programs"]}
+        self.assertGreater(programs["request_ingress"]["events"], 0)
+        self.assertGreater(programs["request_egress"]["ns_per_event"], 0)
+        # Both sides of each request, and no more than went by meanwhile.
+        self.assertGreater(said["requests"], 0)
+        kilter.wait_for("the daemon has read them", lambda: 2 * (
+            sum(self.daemon.counts(kilter.SERVER).values()) - before) >= said["requests"] - 2)
+        self.assertIn("for each and side", self.daemon.cli("bench", "--interval", "500ms").stdout)
+        # It needs no daemon, as long as the programs are there.
+        self.daemon.kill()
+        self.assertGreater(json.loads(self.daemon.cli("bench", "--interval", "1s", "-o", "json").stdout)["requests"], 0)
+
     def test_rows_only(self):
         with_headers = self.daemon.cli("probes").stdout.splitlines()
         rows = self.daemon.cli("probes", "--no-headers").stdout.splitlines()

@@ -34,13 +34,14 @@ ARCHES = {
 }
 OLD = {"tcp_conn", "guard_connect", "syscall", "sock_iter"}  # the probes that have a lower tier: user/probe/registry.c
 
-# name: (architecture, suite, package of the image, the probes that have their lower tier there: docs/kernels.md)
+# name: (architecture, suite, package of the image, the probes that have their lower tier there: docs/kernels.md,
+#        where the libraries are from: this machine, a suite, or "static": the programs of `make static`, which have none)
 KERNELS = {
-    "5.10": ("amd64", "bullseye", r"linux-image-5\.10\.[\d.-]+-cloud-amd64", OLD),
-    "6.1": ("amd64", "bookworm", r"linux-image-6\.1\.[\d.-]+-cloud-amd64", set()),
-    "6.12": ("amd64", "trixie", r"linux-image-6\.12\.[\w.+-]+-cloud-amd64", set()),
-    "sid": ("amd64", "sid", r"linux-image-\d[\w.+-]+-cloud-amd64", set()),
-    "6.1-arm64": ("arm64", "bookworm", r"linux-image-6\.1\.[\d.-]+-cloud-arm64", set()),
+    "5.10": ("amd64", "bullseye", r"linux-image-5\.10\.[\d.-]+-cloud-amd64", OLD, "static"),
+    "6.1": ("amd64", "bookworm", r"linux-image-6\.1\.[\d.-]+-cloud-amd64", set(), None),
+    "6.12": ("amd64", "trixie", r"linux-image-6\.12\.[\w.+-]+-cloud-amd64", set(), "trixie"),
+    "sid": ("amd64", "sid", r"linux-image-\d[\w.+-]+-cloud-amd64", set(), "static"),
+    "6.1-arm64": ("arm64", "bookworm", r"linux-image-6\.1\.[\d.-]+-cloud-arm64", set(), "bookworm"),
 }
 TOOLS = (
     ("bookworm-backports", "qemu-system-(common|data)|seabios"),
@@ -49,9 +50,11 @@ TOOLS = (
                  r"libnuma1|libglib2.0-0|libgnutls30|libjpeg62-turbo|libpng16-16|libseccomp2|libsasl2-2|libbpf1|"
                  r"libzstd1|zlib1g|libkeyutils1|lld-14"),
 )
-# What the other architecture is built against, and what its machine runs.
-SYSROOT = ("libc6-dev", "libgcc-12-dev", "libbpf-dev", "libelf-dev", "libmicrohttpd-dev", "libjansson-dev", "libyaml-dev",
-           "libseccomp-dev", "libcap-dev", "zlib1g-dev", "libcmocka-dev", "nginx", "curl", "busybox-static")
+# What another architecture is built against, what a machine with a suite's libraries runs with, and what both run.
+BUILD = ("libc6-dev", "libgcc-12-dev", "libbpf-dev", "libelf-dev", "libmicrohttpd-dev", "libjansson-dev", "libyaml-dev",
+         "libseccomp-dev", "libcap-dev", "zlib1g-dev", "libcmocka-dev")
+LIBRARIES = r"libbpf1|libmicrohttpd12(t64)?|libjansson4|libyaml-0-2|libseccomp2|libcap2|libcmocka0"
+PROGRAMS = ("nginx", "curl", "busybox-static")
 GUEST_SECONDS = 480  # the tests inside
 BOOT_SECONDS = 90    # before and after them
 MEMORY_MIB = 1536
@@ -77,7 +80,7 @@ def get_tools(cache, archives, arches):
 
 def get_kernel(cache, archives, name):
     """(path of vmlinuz, release)"""
-    arch, suite, pattern, _ = KERNELS[name]
+    arch, suite, pattern, _, _ = KERNELS[name]
     image = max(archives(suite, arch).newest(pattern), key=lambda p: version_key(p["Package"]))
     release = image["Package"].removeprefix("linux-image-")
     # Newer packages hold the image itself in linux-binary-*.
@@ -95,13 +98,15 @@ def get_kernel(cache, archives, name):
     raise FileNotFoundError(f"{release}: no vmlinuz in {path}")
 
 
-def get_sysroot(cache, archives, arch):
-    """The libraries and headers of another architecture, and programs for its machine."""
-    packages = archives("bookworm", arch).with_libraries(SYSROOT)
+def get_sysroot(cache, archives, arch, suite):
+    """The libraries of a suite and programs for its machine; for another architecture the headers, too."""
+    archive = archives(suite, arch)
+    wanted = [p["Package"] for p in archive.newest(LIBRARIES)] if arch == "amd64" else BUILD
+    packages = archive.with_libraries([*wanted, *PROGRAMS])
 
     def fill(path):
         for package in packages:
-            archives("bookworm", arch).unpack(package, path)
+            archive.unpack(package, path)
         # Links to /lib would lead out of the root.
         for where, _, files in os.walk(path):
             for name in files:
@@ -111,7 +116,7 @@ def get_sysroot(cache, archives, arch):
                     os.unlink(link)
                     os.symlink(os.path.relpath(target, where), link)
 
-    return unpacked(os.path.join(cache, f"sysroot-{arch}"), "\n".join(sorted(p["Filename"] for p in packages)), fill)
+    return unpacked(os.path.join(cache, f"sysroot-{suite}-{arch}"), "\n".join(sorted(p["Filename"] for p in packages)), fill)
 
 
 def cross_build(tools, sysroot, arch, build):
@@ -141,8 +146,8 @@ class Programs:
         while wanted:
             text = run(["readelf", "-ld", wanted.pop()], capture_output=True, text=True).stdout
             loader = re.findall(r"interpreter: (/[^\]]+)\]", text)
-            if loader:
-                found[loader[0]] = self.root + loader[0]
+            if loader:  # newer suites have all of /lib in /usr
+                found[loader[0]] = next(p for p in (f"{self.root}{u}{loader[0]}" for u in ("", "/usr")) if os.path.exists(p))
             for name in re.findall(r"\(NEEDED\).*\[(.*)\]", text):
                 if any(os.path.basename(f) == name for f in found):
                     continue
@@ -152,8 +157,9 @@ class Programs:
         return found.items()
 
 
-def make_initramfs(tools, programs_of, busybox, build, to):
-    """A root with busybox, the programs under test, what drives them, and the libraries of all."""
+def make_initramfs(tools, programs_of, busybox, build, daemons, to):
+    """A root with busybox, the programs under test, what drives them, and the libraries of all. daemons: where the
+    two programs are, build: where the tests are."""
     with tempfile.TemporaryDirectory(prefix="kilter-vm.") as root:
         def put(source, name, mode=0o755):
             target = os.path.join(root, name.lstrip("/"))
@@ -162,7 +168,7 @@ def make_initramfs(tools, programs_of, busybox, build, to):
             os.chmod(target, mode)
 
         tests = os.path.join(build, "tests/bpf")
-        programs = {os.path.join(build, "kilterd"): "/kilter/kilterd", os.path.join(build, "kilter"): "/usr/bin/kilter",
+        programs = {os.path.join(daemons, "kilterd"): "/kilter/kilterd", os.path.join(daemons, "kilter"): "/usr/bin/kilter",
                     programs_of.path("nginx"): "/usr/sbin/nginx", programs_of.path("curl"): "/usr/bin/curl"}
         programs.update({os.path.join(tests, t): f"/kilter/build/tests/bpf/{t}"
                          for t in sorted(os.listdir(tests)) if t.endswith("_test")})
@@ -293,24 +299,29 @@ def main():
 
     os.makedirs(args.cache, exist_ok=True)
     begin = time.monotonic()
-    arches = {KERNELS[name][0] for name in names}
-    tools = get_tools(args.cache, archives, arches)
+    tools = get_tools(args.cache, archives, {KERNELS[name][0] for name in names})
     kernels = {name: get_kernel(args.cache, archives, name) for name in names}
-    sysroots = {arch: get_sysroot(args.cache, archives, arch) for arch in arches if arch != "amd64"}
+    roots = {(arch, userland): get_sysroot(args.cache, archives, arch, userland)
+             for arch, _, _, _, userland in map(KERNELS.get, names) if userland not in (None, "static")}
     print(f"kernels and tools are there: {time.monotonic() - begin:.0f} s", flush=True)
     initramfs = {}
-    for arch in arches:
-        initramfs[arch] = os.path.join(out, f"initramfs.{arch}.cpio")
-        build, programs, busybox = args.build, Programs("", ARCHES[arch]["triplet"]), os.path.join(tools, "bin/busybox")
-        if arch in sysroots:
-            build = cross_build(tools, sysroots[arch], arch, os.path.join(args.build, arch))
-            programs = Programs(sysroots[arch], ARCHES[arch]["triplet"])
-            busybox = os.path.join(sysroots[arch], "bin/busybox")
-            print(f"built for {arch}: {time.monotonic() - begin:.0f} s", flush=True)
-        make_initramfs(tools, programs, busybox, build, initramfs[arch])
+    for name in names:
+        arch, _, _, _, userland = KERNELS[name]
+        root = roots.get((arch, userland), "")
+        build = daemons = args.build
+        if arch != "amd64":
+            build = daemons = cross_build(tools, root, arch, os.path.join(args.build, arch))
+        elif userland == "static":
+            daemons = os.path.join(args.build, "static")
+            run(["make", "-s", "--no-print-directory", f"B={args.build}", "static"], cwd=ROOT, stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL)
+        busybox = os.path.join(tools if arch == "amd64" else root, "bin/busybox")
+        initramfs[name] = os.path.join(out, f"{name}.cpio")
+        make_initramfs(tools, Programs(root, ARCHES[arch]["triplet"]), busybox, build, daemons, initramfs[name])
+    print(f"all is built: {time.monotonic() - begin:.0f} s", flush=True)
     with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
         order = names[::-1]  # the slow ones, which stand last in the table, first
-        done = dict(zip(order, pool.map(lambda n: one(tools, kernels[n], initramfs[KERNELS[n][0]], out, n), order)))
+        done = dict(zip(order, pool.map(lambda n: one(tools, kernels[n], initramfs[n], out, n), order)))
     table({name: done[name][1] for name in names})
     bad = [name for name, (good, _) in done.items() if not good]
     print(f"\n{len(done) - len(bad)} kernels passed, {len(bad)} failed, {time.monotonic() - begin:.0f} s")

@@ -19,7 +19,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
-#include <netdb.h>
+#ifdef KILTER_STATIC
+#include <nss.h>
+#endif
 #include <poll.h>
 #include <pwd.h>
 #include <signal.h>
@@ -212,11 +214,13 @@ static void supervise(struct front *f)
 
 static int open_tcp(const char *listen_at, int *ret)
 {
-	struct addrinfo hints = {.ai_flags = AI_PASSIVE | AI_NUMERICHOST | AI_NUMERICSERV,
-				 .ai_socktype = SOCK_STREAM},
-			*ai = NULL;
+	union {
+		struct sockaddr any;
+		struct sockaddr_in v4;
+		struct sockaddr_in6 v6;
+	} at = {0};
 	_cleanup_close_ int fd = -1;
-	char host[64], service[8];
+	char host[64];
 	bool wildcard;
 	uint16_t port;
 	int one = 1, err;
@@ -224,19 +228,26 @@ static int open_tcp(const char *listen_at, int *ret)
 	err = http_split_listen(listen_at, host, &port, &wildcard);
 	if (err)
 		return err;
-	snprintf(service, sizeof(service), "%u", port);
 	if (!strcmp(host, "localhost"))
 		snprintf(host, sizeof(host), "127.0.0.1");
-	if (getaddrinfo(*host && strcmp(host, "*") ? host : NULL, service, &hints, &ai))
+	else if (!*host || !strcmp(host, "*"))
+		snprintf(host, sizeof(host), "0.0.0.0");
+	if (inet_pton(AF_INET, host, &at.v4.sin_addr) == 1) {
+		at.v4.sin_family = AF_INET;
+		at.v4.sin_port = htons(port);
+	} else if (inet_pton(AF_INET6, host, &at.v6.sin6_addr) == 1) {
+		at.v6.sin6_family = AF_INET6;
+		at.v6.sin6_port = htons(port);
+	} else {
 		return -EINVAL;
-	fd = socket(ai->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	}
+	fd = socket(at.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) ||
-	    bind(fd, ai->ai_addr, ai->ai_addrlen) || listen(fd, FRONT_BACKLOG))
-		err = -errno;
-	freeaddrinfo(ai);
-	if (!err)
-		*ret = take_fd(&fd);
-	return err;
+	    bind(fd, &at.any, at.any.sa_family == AF_INET ? sizeof(at.v4) : sizeof(at.v6)) ||
+	    listen(fd, FRONT_BACKLOG))
+		return -errno;
+	*ret = take_fd(&fd);
+	return 0;
 }
 
 static int unix_address(const char *path, struct sockaddr_un *addr)
@@ -318,6 +329,16 @@ static void remove_socket(const struct front *f)
 		unlink(f->socket_path);
 }
 
+/* A static program must not load the modules of another machine's C library: /etc/passwd and
+ * /etc/group are all it asks. */
+static void users_from_files(void)
+{
+#ifdef KILTER_STATIC
+	__nss_configure_lookup("passwd", "files");
+	__nss_configure_lookup("group", "files");
+#endif
+}
+
 /* The user's ids, or those of nobody. Root is none to serve as. */
 static int find_user(const char *name, uid_t *ret_uid, gid_t *ret_gid)
 {
@@ -368,8 +389,10 @@ static void close_all(struct front *f)
 static int open_sockets(struct front *f, const struct config *c)
 {
 	gid_t gid;
-	int err = find_group(c->socket_group, &gid);
+	int err;
 
+	users_from_files();
+	err = find_group(c->socket_group, &gid);
 	if (err)
 		return log_err(err, "front: socket_group %s", c->socket_group);
 	err = *c->listen ? open_tcp(c->listen, &f->tcp_fd) : 0;

@@ -29,7 +29,7 @@ struct cli {
 	enum cli_output output;
 	const char *socket, *bpffs, *audit_file;
 	bool watch, color, headers, summary, follow;
-	uint64_t interval_ns;
+	uint64_t interval_ns; /* 0: not given */
 	unsigned int count, limit; /* --count of frames, --limit of records; 0: no end */
 	const char *action, *service, *outcome, *since; /* audit query */
 	char **args;
@@ -52,6 +52,11 @@ struct cli_option {
 extern const struct cli_option cli_options[];
 extern const unsigned int cli_options_count;
 
+static inline uint64_t cli_interval(const struct cli *c, uint64_t otherwise_ns)
+{
+	return c->interval_ns ? c->interval_ns : otherwise_ns;
+}
+
 /* commands */
 int cli_status(struct cli *c);
 int cli_top(struct cli *c);
@@ -61,6 +66,7 @@ int cli_deps(struct cli *c);
 int cli_health(struct cli *c);
 int cli_circuits(struct cli *c);
 int cli_probes(struct cli *c);
+int cli_bench(struct cli *c);
 int cli_audit(struct cli *c);
 int cli_config(struct cli *c);
 int cli_completion(struct cli *c);

@@ -28,7 +28,7 @@ static int show(struct cli *c, const char *path, print_fn print)
 			return CLI_FAILED;
 		if (!c->watch || status)
 			return status;
-		usleep((useconds_t)(c->interval_ns / 1000));
+		usleep((useconds_t)(cli_interval(c, NS_PER_SEC) / 1000));
 		putchar('\n');
 	}
 }

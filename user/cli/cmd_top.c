@@ -198,7 +198,7 @@ static int plain(struct cli *c, struct view *v)
 		int status;
 
 		if (i)
-			usleep((useconds_t)(c->interval_ns / 1000));
+			usleep((useconds_t)(cli_interval(c, NS_PER_SEC) / 1000));
 		status = build(c, v, &t, summary, sizeof(summary));
 		if (status)
 			return status;
@@ -232,7 +232,7 @@ static int live(struct cli *c, struct view *v)
 			status = frame(c, v, buf);
 			if (status || (c->count && ++i >= c->count))
 				break;
-			next = clock_ns(CLOCK_MONOTONIC) + c->interval_ns;
+			next = clock_ns(CLOCK_MONOTONIC) + cli_interval(c, NS_PER_SEC);
 			continue;
 		}
 		if (poll(&p, 1, (int)((next - now) / NS_PER_MS) + 1) <= 0)

@@ -15,6 +15,7 @@ const struct cli_command cli_commands[] = {
     {"circuits", "[list|show NAME|trip NAME|reset NAME|hold NAME|release NAME]",
      "every circuit with its counters; manual control", cli_circuits, true},
     {"probes", "[list]", "kernel probes: tier, hooks, cost", cli_probes, false},
+    {"bench", "", "what each kernel program costs on this node, over --interval", cli_bench, true},
     {"audit", "[tail|query]", "the audit trail", cli_audit, true},
     {"config", "[check FILE|show]", "the effective configuration, or a check of a file", cli_config,
      true},
