@@ -170,7 +170,8 @@ test-vm: ## the BPF tests and the daemon on Debian's kernels in QEMU; VM_KERNELS
 bench: ## cost and accuracy beside what one would otherwise run (root); writes $(B)/bench.json
 	@deploy/deps.sh build test bench
 	@$(MAKE) --no-print-directory all
-	@B=$(B) tests/bench/bench.py --json $(B)/bench.json
+	@$(MAKE) --no-print-directory $(STIMULUS)
+	@B=$(B) tests/bench/bench.py --json $(B)/bench.json $(BENCH_ARGS)
 
 fuzz: ## every parser of outside bytes, FUZZ_SECONDS=60 each
 	@$(MAKE) --no-print-directory B=$(B)/fuzz CC=$(CLANG) HARDEN=-fPIE \

@@ -8,7 +8,7 @@ build='gcc make libc6-dev clang llvm bpftool libbpf-dev libelf-dev libmicrohttpd
 	libyaml-dev libseccomp-dev libcap-dev zlib1g-dev pkg-config git'
 test='libcmocka-dev python3 nginx-light wrk redis-server prometheus curl nghttp2-client mandoc tmux iproute2 procps'
 lint='clang-format clang-tidy cppcheck shellcheck codespell yamllint prometheus mandoc systemd'
-bench='bpftrace libbpf-tools'
+bench='bpftrace libbpf-tools haproxy tcpdump strace linux-perf auditd prometheus-node-exporter redis-tools gnuplot-nox'
 
 want=
 for set in "$@"; do

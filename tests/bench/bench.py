@@ -2,8 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What kilter costs, beside the same machine without it and beside tools that do a part of its work.
 
-Contenders take turns (interleaved), so that a slow minute of the machine hits all of them; every
-figure is a median with its spread. Traffic stays on loopback and in a cgroup of the bench's own.
+Traffic stays on loopback and in a cgroup of the bench's own. contest.py holds who runs against whom.
 """
 
 import argparse
@@ -11,33 +10,21 @@ import json
 import os
 import platform
 import re
-import statistics
 import subprocess
 import sys
 import time
+import urllib.request
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "system"))
 import kilter  # noqa: E402
+from contest import Ground, hold, spread, wrk  # noqa: E402
 
 BAR_NS_PER_REQUEST_AND_SIDE = 250
+BAR_NS_PER_OPAQUE_PACKET = 60
 BAR_CORE_AT_10K = 0.05
+TOLERANCE = 0.05  # a median may be this much worse than the baseline's, where the spreads do not meet
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
-BPFTRACE = """
-tracepoint:raw_syscalls:sys_enter { @start[tid] = nsecs; }
-tracepoint:raw_syscalls:sys_exit /@start[tid]/ { @ns[comm] = hist(nsecs - @start[tid]); delete(@start[tid]); }
-"""
-
-
-def wrk(sandbox, port, seconds, connections=32):
-    """Requests per second and p99 in ms, as wrk says."""
-    said = sandbox.run(["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", f"http://127.0.0.1:{port}/"])
-    rate = float(re.search(r"Requests/sec:\s+([\d.]+)", said).group(1))
-    number, unit = re.search(r"99%\s+([\d.]+)(us|ms|s)", said).groups()
-    return rate, float(number) * {"us": 1e-3, "ms": 1, "s": 1e3}[unit]
-
-
-def spread(values):
-    return {"median": statistics.median(values), "min": min(values), "max": max(values), "runs": len(values)}
+SCRAPES = 20
 
 
 def programs():
@@ -110,74 +97,17 @@ def family(pid):
     return found
 
 
-class Bench:
+class Bench(Ground):
     def __init__(self, runs, seconds):
-        self.runs, self.seconds = runs, seconds
-        self.sandbox = kilter.Sandbox("bench")
-        self.nginx = self.sandbox.nginx('location / { access_log off; return 200 "ok\\n"; }', workers=1)
-        self.daemon = kilter.Daemon(self.sandbox)
+        super().__init__(seconds)
+        self.runs = runs
 
     def with_kilter(self):
-        self.daemon.args = ["--unpin"]
-        self.daemon.start()
-        return self.daemon.stop
+        return self.kilter().start()
 
-    def with_process(self, argv, ready):
-        # These tools read tracefs, which not every host has mounted: they get it in a mount namespace.
-        tracefs = "mountpoint -q /sys/kernel/tracing || mount -t tracefs tracefs /sys/kernel/tracing; exec \"$@\""
-
-        def start():
-            process = self.sandbox.spawn(["unshare", "-m", "sh", "-c", tracefs, "sh", *argv], inside=False,
-                                         stdout=subprocess.DEVNULL)
-            time.sleep(ready)
-            if process.poll() is not None:
-                raise RuntimeError(f"{argv[0]} ended with {process.returncode}")
-
-            def stop():
-                process.terminate()
-                process.wait(20)
-            return stop
-        return start
-
-    def compare(self):
-        contenders = {
-            "nothing": lambda: (lambda: None),
-            "kilter": self.with_kilter,
-            "bpftrace: latency histogram of system calls by comm": self.with_process(["bpftrace", "-e", BPFTRACE], 5),
-        }
-        # Debian's libbpf-tools are in sbin; bpfcc-tools and perf-tools use the same names elsewhere.
-        for name, argv in (("libbpf-tools: syscount -L", ["/usr/sbin/syscount", "-L", "-i", "1"]),
-                           ("libbpf-tools: tcplife", ["/usr/sbin/tcplife"])):
-            contenders[name] = self.with_process(argv, 3)
-        rates = {name: [] for name in contenders}
-        tails = {name: [] for name in contenders}
-        failed = {}
-        for _ in range(self.runs):
-            for name, start in contenders.items():
-                if name in failed:
-                    continue
-                try:
-                    stop = start()
-                except (RuntimeError, AssertionError, OSError) as error:
-                    failed[name] = str(error).splitlines()[0]
-                    continue
-                try:
-                    rate, tail = wrk(self.sandbox, self.nginx.port, self.seconds)
-                finally:
-                    stop()
-                rates[name].append(rate)
-                tails[name].append(tail)
-        result = {}
-        for name in contenders:
-            if name in failed:
-                result[name] = {"failed": failed[name]}
-                continue
-            # Each round against its own bare run: what both share divides out.
-            ratios = [r / b for r, b in zip(rates[name], rates["nothing"])]
-            result[name] = {"requests_per_second": spread(rates[name]), "p99_ms": spread(tails[name]),
-                            "ratio": spread(ratios),
-                            "p99_ratio": spread([t / b for t, b in zip(tails[name], tails["nothing"])])}
-        return result
+    def compare(self, only):
+        return {name: {"unit": unit, "contenders": hold(workload, contenders, self.runs)}
+                for name, (unit, workload, contenders) in self.contests().items() if name in only}
 
     def per_event(self):
         others = programs()  # of whoever else uses this machine
@@ -219,6 +149,62 @@ class Bench:
                 "programs": {name: {"ns_per_event": spread(row["ns"]), "events_per_request": spread(row["per_request"])}
                              for name, row in sorted(table.items())}}
 
+    def opaque(self):
+        """Packets of a protocol that nobody parses: a branch after the header. Redis is one, so far."""
+        others = programs()
+        stop = self.with_kilter()
+        empty = Empty(self.sandbox)
+        try:
+            figures = []
+            with Stats():
+                for _ in range(self.runs):
+                    before = programs()
+                    self.get(self.kilter())
+                    rows = {}
+                    for number, program in programs().items():
+                        old = before.get(number, {})
+                        count = program.get("run_cnt", 0) - old.get("run_cnt", 0)
+                        if number not in others and count:
+                            ns = program.get("run_time_ns", 0) - old.get("run_time_ns", 0)
+                            rows[program.get("name", "")] = (ns, count)
+                    accounting = rows["empty_ingress"][0] / rows["empty_ingress"][1]
+                    ns, count = (rows["request_ingress"][k] + rows["request_egress"][k] for k in (0, 1))
+                    figures.append(ns / count - accounting)
+        finally:
+            empty.close()
+            stop()
+        return {"ns_per_packet": spread(figures), "bar": BAR_NS_PER_OPAQUE_PACKET}
+
+    def start_cost(self):
+        """How long loading takes, and what the maps weigh when few series are there."""
+        seconds = []
+        for _ in range(self.runs):
+            stop = self.with_kilter()
+            steps = {s["name"]: s["took_seconds"] for s in self.daemon.json("/api/v1/status")["startup"]}
+            seconds.append(steps["probes"])
+            maps = json.loads(self.daemon.cli("bench", "--interval", "100ms", "-o", "json").stdout)["map_bytes"]
+            stop()
+        return {"load_seconds": spread(seconds), "map_bytes": maps}
+
+    def scrape(self):
+        """/metrics of ours, with a service under load, and of node_exporter."""
+        port = kilter.free_port()
+        stop = self.with_kilter()
+        exporter = self.tool(["prometheus-node-exporter", f"--web.listen-address=127.0.0.1:{port}"], 2).start()
+        rows = {"kilter": ([], []), "node_exporter": ([], [])}
+        try:
+            wrk(self.sandbox, self.nginx.port, 1)
+            for _ in range(SCRAPES):
+                for name, at in (("kilter", self.daemon.port), ("node_exporter", port)):
+                    began = time.monotonic()
+                    with urllib.request.urlopen(f"http://127.0.0.1:{at}/metrics", timeout=10) as answer:
+                        rows[name][1].append(len(answer.read()))
+                    rows[name][0].append(1000 * (time.monotonic() - began))
+        finally:
+            exporter()
+            stop()
+        return {name: {"ms": spread(ms), "bytes": sizes[-1]} for name, (ms, sizes) in rows.items()}
+
     def daemon_cost(self):
         rows = []
         stop = self.with_kilter()
@@ -244,43 +230,83 @@ class Bench:
             stop()
         return rows
 
-    def close(self):
-        self.sandbox.close()
-
 
 def show(result):
-    print(f"\n{'contender':<54} {'req/s':>9} {'ratio':>7} {'spread':>15} {'p99 ms':>8} {'ratio':>7}")
-    for name, row in result["compare"].items():
-        if "failed" in row:
-            print(f"{name:<54} could not run here: {row['failed']}")
-            continue
-        ratio = row["ratio"]
-        print(f"{name:<54} {row['requests_per_second']['median']:>9.0f} {ratio['median']:>7.3f} "
-              f"{ratio['min']:>7.3f}-{ratio['max']:<7.3f} {row['p99_ms']['median']:>8.3f} "
-              f"{row['p99_ratio']['median']:>7.3f}")
-    events = result["per_event"]
-    whole, net = events["ns_per_request_and_side"], events["ns_without_accounting"]
+    for name, contest in result["compare"].items():
+        print(f"\n{name:<54} {contest['unit']:>10} {'ratio':>7} {'spread':>15} {'p99 ms':>8} {'ratio':>7}")
+        for contender, row in contest["contenders"].items():
+            if "failed" in row:
+                print(f"{contender:<54} could not run here: {row['failed']}")
+                continue
+            ratio = row["ratio"]
+            tail = f"{row['p99_ms']['median']:>8.3f} {row['p99_ratio']['median']:>7.3f}" if "p99_ms" in row else ""
+            print(f"{contender:<54} {row['rate']['median']:>10.0f} {ratio['median']:>7.3f} "
+                  f"{ratio['min']:>7.3f}-{ratio['max']:<7.3f} {tail}".rstrip())
+    events, opaque = result["per_event"], result["opaque"]
+    whole, net, packet = events["ns_per_request_and_side"], events["ns_without_accounting"], opaque["ns_per_packet"]
     print(f"\nkernel time per request and side: {whole['median']:.0f} ns ({whole['min']:.0f}-{whole['max']:.0f}); "
           f"less what an empty program is accounted for: {net['median']:.0f} ns ({net['min']:.0f}-{net['max']:.0f}); "
           f"bar {events['bar']} ns")
+    print(f"a packet of a protocol that is not parsed: {packet['median']:.0f} ns ({packet['min']:.0f}-{packet['max']:.0f}), "
+          f"without the accounting; bar {opaque['bar']} ns")
     print(f"{'program':<24} {'ns/event':>9} {'events/request':>15}")
     for name, row in events["programs"].items():
         print(f"{name:<24} {row['ns_per_event']['median']:>9.0f} {row['events_per_request']['median']:>15.2f}")
+    start = result["start"]
+    print(f"\nloading: {start['load_seconds']['median']:.2f} s; maps, hardly used: {start['map_bytes'] / 2**20:.1f} MiB")
+    for name, row in result["scrape"].items():
+        print(f"a scrape of {name}: {row['ms']['median']:.2f} ms ({row['ms']['min']:.2f}-{row['ms']['max']:.2f}), "
+              f"{row['bytes']} bytes")
     print(f"\n{'requests/s':>12} {'daemon, cores':>14} {'RSS, MiB':>10}    (bar: {BAR_CORE_AT_10K} core at 10,000/s)")
     for row in result["daemon"]:
         print(f"{row['requests_per_second']:>12.0f} {row['cores']:>14.4f} {row['rss_bytes'] / 2**20:>10.1f}")
 
 
+def regressions(result, baseline):
+    """What is worse than in the baseline by more than noise: the spreads do not meet, nor the medians nearly."""
+    worse = []
+    for name, contest in baseline["compare"].items():
+        for contender in contest["contenders"]:
+            old = contest["contenders"][contender].get("ratio")
+            new = result["compare"].get(name, {}).get("contenders", {}).get(contender, {}).get("ratio")
+            if contender.startswith("kilter") and old and new and new["max"] < old["min"] and \
+                    new["median"] < old["median"] * (1 - TOLERANCE):
+                worse.append(f"{name}, {contender}: {new['median']:.3f} of the bare rate; the baseline has {old['median']:.3f}")
+    if baseline["cpu"] != result["cpu"]:
+        return worse, f"nanoseconds are not compared: the baseline is from another CPU ({baseline['cpu']})"
+    for what, old, new in (("a request and side", baseline["per_event"]["ns_without_accounting"],
+                            result["per_event"]["ns_without_accounting"]),
+                           ("a packet that is not parsed", baseline["opaque"]["ns_per_packet"],
+                            result["opaque"]["ns_per_packet"])):
+        if new["min"] > old["max"] and new["median"] > old["median"] * (1 + TOLERANCE):
+            worse.append(f"{what}: {new['median']:.0f} ns; the baseline has {old['median']:.0f}")
+    return worse, None
+
+
+def cpu():
+    with open("/proc/cpuinfo", encoding="utf-8") as f:
+        found = re.search(r"^model name\s*: (.*)$", f.read(), re.M)
+    return found.group(1) if found else platform.machine()
+
+
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", metavar="FILE")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", metavar="FILE", help="write every figure there; such a file is a baseline, too")
+    parser.add_argument("--baseline", metavar="FILE", help="compare with an earlier run; exit 1 when something is worse")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=5)
+    parser.add_argument("contests", nargs="*", help="nginx, redis, system calls, execs; all by default")
     options = parser.parse_args()
     bench = Bench(options.runs, options.seconds)
     try:
-        result = {"kernel": platform.release(), "cpus": os.cpu_count(), "compare": bench.compare(),
-                  "per_event": bench.per_event(), "daemon": bench.daemon_cost()}
+        known = list(bench.contests())
+        for name in options.contests:
+            if name not in known:
+                parser.error(f"unknown contest '{name}'; known: {', '.join(known)}")
+        result = {"kernel": platform.release(), "cpus": os.cpu_count(), "cpu": cpu(),
+                  "compare": bench.compare(options.contests or known), "per_event": bench.per_event(),
+                  "opaque": bench.opaque(), "start": bench.start_cost(), "scrape": bench.scrape(),
+                  "daemon": bench.daemon_cost()}
     finally:
         bench.close()
     show(result)
@@ -288,6 +314,13 @@ def main():
         with open(options.json, "w", encoding="utf-8") as f:
             json.dump(result, f, indent=1)
             f.write("\n")
+    if options.baseline:
+        with open(options.baseline, encoding="utf-8") as f:
+            worse, note = regressions(result, json.load(f))
+        for line in ([note] if note else []) + worse:
+            print(line)
+        print(f"{len(worse)} figures worse than in {options.baseline}")
+        sys.exit(bool(worse))
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ struct cli {
 	enum cli_output output;
 	const char *socket, *bpffs, *audit_file;
 	bool watch, color, headers, summary, follow;
-	uint64_t interval_ns; /* 0: not given */
+	uint64_t interval_ns;	   /* 0: not given */
 	unsigned int count, limit; /* --count of frames, --limit of records; 0: no end */
 	const char *action, *service, *outcome, *since; /* audit query */
 	char **args;
