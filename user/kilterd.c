@@ -18,6 +18,7 @@
 #include <errno.h>
 #include <getopt.h>
 #include <grp.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -752,6 +753,8 @@ static int start_probes(struct agent *a)
 		if (err)
 			log_warn("system calls are not sampled: %s", strerror(-err));
 	}
+	/* Loading read the kernel's types, some 10 MiB, and has no use for them any more. */
+	malloc_trim(0);
 	return 0;
 }
 
