@@ -103,7 +103,7 @@ $(B)/tests/%.o: tests/%.c
 
 $(B)/tests/stimulus/%: $(B)/tests/stimulus/%.o
 	$(call say,LINK)
-	$(Q)$(CC) $(ALLCFLAGS) $(ALLLDFLAGS) -o $@ $^
+	$(Q)$(CC) $(ALLCFLAGS) $(ALLLDFLAGS) -o $@ $^ $(LDLIBS)
 
 $(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(B)/libkilter.a
 	$(call say,LINK)
@@ -173,6 +173,11 @@ bench: ## cost and accuracy beside what one would otherwise run (root); writes $
 	@$(MAKE) --no-print-directory $(STIMULUS)
 	@B=$(B) tests/bench/bench.py --json $(B)/bench.json $(BENCH_ARGS)
 
+scale: ## how it grows with series, connections and churn (root); writes $(B)/scale.json and $(B)/scale.svg
+	@deploy/deps.sh build test bench
+	@$(MAKE) --no-print-directory all $(STIMULUS)
+	@B=$(B) tests/bench/scale.py --json $(B)/scale.json --plot $(B)/scale.svg
+
 fuzz: ## every parser of outside bytes, FUZZ_SECONDS=60 each
 	@$(MAKE) --no-print-directory B=$(B)/fuzz CC=$(CLANG) HARDEN=-fPIE \
 		SAN='-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all' build-fuzz
@@ -211,7 +216,7 @@ clean: ## remove everything that was built
 help: ## list these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-.PHONY: all bpf static run deps test test-unit test-bpf test-system test-chaos bench fuzz lint format install test-vm \
+.PHONY: all bpf static run deps test test-unit test-bpf test-system test-chaos bench scale fuzz lint format install test-vm \
         clean help build-unit build-bpf build-fuzz FORCE
 
 include tests/lint/lint.mk
