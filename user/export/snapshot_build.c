@@ -469,7 +469,7 @@ static int by_series(const void *a, const void *b)
 	c = memcmp(&x->peer, &y->peer, sizeof(x->peer));
 	if (c)
 		return c;
-	c = strcmp(x->route, y->route);
+	c = x->route == y->route ? 0 : strcmp(x->route, y->route);
 	if (c)
 		return c;
 	COMPARE(x->key.method, y->key.method);

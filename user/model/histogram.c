@@ -24,23 +24,35 @@ static double bucket_middle(unsigned int i)
 	return exp2(((double)i - 0.5) / KILTER_EXP_SUB + KILTER_EXP_MIN_LOG);
 }
 
+void hist_quantiles(const uint64_t *counts, unsigned int first, unsigned int end, const double *q,
+		    unsigned int n, double *ret)
+{
+	uint64_t total = 0, seen = 0;
+	unsigned int at = first;
+
+	for (unsigned int i = first; i < end; i++)
+		total += counts[i];
+	for (unsigned int k = 0; k < n; k++) {
+		uint64_t rank = q[k] <= 0 ? 1 : (uint64_t)ceil(q[k] * (double)total);
+
+		if (!total) {
+			ret[k] = NAN;
+			continue;
+		}
+		if (!rank)
+			rank = 1;
+		if (rank > total)
+			rank = total;
+		while (seen + counts[at] < rank)
+			seen += counts[at++];
+		ret[k] = bucket_middle(at);
+	}
+}
+
 double hist_quantile(const uint64_t *counts, double q)
 {
-	uint64_t total = 0, rank, seen = 0;
+	double ret;
 
-	for (unsigned int i = 0; i < KILTER_EXP_BUCKETS; i++)
-		total += counts[i];
-	if (!total)
-		return NAN;
-	rank = q <= 0 ? 1 : (uint64_t)ceil(q * (double)total);
-	if (!rank)
-		rank = 1;
-	if (rank > total)
-		rank = total;
-	for (unsigned int i = 0; i < KILTER_EXP_BUCKETS; i++) {
-		seen += counts[i];
-		if (seen >= rank)
-			return bucket_middle(i);
-	}
-	return bucket_middle(KILTER_EXP_BUCKETS - 1);
+	hist_quantiles(counts, 0, KILTER_EXP_BUCKETS, &q, 1, &ret);
+	return ret;
 }

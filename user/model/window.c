@@ -297,9 +297,24 @@ void window_red_read(const struct window_red *w, const struct window_clock *c, e
 		     struct model_red *ret)
 {
 	uint64_t head = slot_number(span, c->head_ns), covered = window_covered_ns(c, span);
-	uint64_t counts[KILTER_EXP_BUCKETS] = {0}, sum_ns = 0;
+	static const double quantiles[] = {0.50, 0.95, 0.99};
+	uint64_t counts[KILTER_EXP_BUCKETS], sum_ns = 0;
+	unsigned int first = KILTER_EXP_BUCKETS, end = 0;
+	double values[3];
 
 	memset(ret, 0, sizeof(*ret));
+	for (unsigned int i = 0; w && i < levels[span].count; i++) {
+		const struct red_slot *s = &w->slots[levels[span].first + i];
+
+		if (!s->hist.len || !in_window(span, s->number, head))
+			continue;
+		first = s->hist.first < first ? s->hist.first : first;
+		if (s->hist.first + (unsigned int)s->hist.len > end)
+			end = s->hist.first + (unsigned int)s->hist.len;
+	}
+	/* Most services use a few buckets of the many, and this is read for each edge and span. */
+	if (first < end)
+		memset(counts + first, 0, (end - first) * sizeof(*counts));
 	for (unsigned int i = 0; w && i < levels[span].count; i++) {
 		const struct red_slot *s = &w->slots[levels[span].first + i];
 
@@ -316,9 +331,10 @@ void window_red_read(const struct window_red *w, const struct window_clock *c, e
 	ret->rate = covered ? (double)ret->requests * 1e9 / (double)covered : 0;
 	ret->error_ratio = ret->requests ? (double)ret->errors / (double)ret->requests : NAN;
 	ret->mean = ret->requests ? (double)sum_ns / 1e9 / (double)ret->requests : NAN;
-	ret->p50 = hist_quantile(counts, 0.50);
-	ret->p95 = hist_quantile(counts, 0.95);
-	ret->p99 = hist_quantile(counts, 0.99);
+	hist_quantiles(counts, first, end, quantiles, 3, values);
+	ret->p50 = values[0];
+	ret->p95 = values[1];
+	ret->p99 = values[2];
 }
 
 /* Linear within the bucket, as Prometheus' histogram_quantile() does it. */
