@@ -23,7 +23,7 @@ unpack() { # PATH SHA256
 
 unpack pool/main/libb/libbpf/libbpf_1.5.0.orig.tar.gz \
 	53492aff6dd47e4da04ef5e672d753b9743848bdb38e9d90eafbe190b7983c44
-make -s -C "$dir/src/libbpf/src" BUILD_STATIC_ONLY=1 OBJDIR="$dir/src/libbpf/obj" PREFIX="$dir" LIBDIR="$dir/lib" \
+make -s -j"$(nproc)" -C "$dir/src/libbpf/src" BUILD_STATIC_ONLY=1 OBJDIR="$dir/src/libbpf/obj" PREFIX="$dir" LIBDIR="$dir/lib" \
 	CC="${CC:-gcc}" CFLAGS="$flags" install > /dev/null
 
 unpack pool/main/libm/libmicrohttpd/libmicrohttpd_1.0.1.orig.tar.gz \
@@ -32,4 +32,4 @@ cd "$dir/src/libmicrohttpd"
 CFLAGS=$flags CC=${CC:-gcc} ./configure --quiet --prefix="$dir" --libdir="$dir/lib" --disable-shared --enable-static \
 	--disable-https --disable-doc --disable-examples --disable-tools --disable-curl --disable-bauth --disable-dauth \
 	--disable-httpupgrade --disable-postprocessor > /dev/null
-make -s -C src install > /dev/null
+make -s -j"$(nproc)" -C src install > /dev/null

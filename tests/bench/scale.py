@@ -118,37 +118,37 @@ class Scale:
             self.daemon.stop()
         return rows
 
+    def hold(self, count, tag):
+        """Opens that many connections; returns what ends them."""
+        ends = []
+        for i, first in enumerate(range(0, count, FILES)):
+            port, done = kilter.free_port(), self.sandbox.path(f"{tag}{count}.{i}")
+            ends.append(self.sandbox.serve(accept_all, port))
+            kilter.wait_for("a server listens", lambda p=port: kilter.can_connect(p))
+            ends.append(self.sandbox.serve(connect_many, port, min(FILES, count - first), done))
+            kilter.wait_for("they are connected", lambda d=done: os.path.exists(d), 120)
+
+        def end():
+            for one in reversed(ends):
+                one()
+        return end
+
     def connections(self):
         rows = []
         for count in CONNECTIONS:
             self.daemon.start()
             before = slab()
-            ends = []
-            for i, first in enumerate(range(0, count, FILES)):
-                port, done = kilter.free_port(), self.sandbox.path(f"connected{count}.{i}")
-                ends.append(self.sandbox.serve(accept_all, port))
-                kilter.wait_for("a server listens", lambda p=port: kilter.can_connect(p))
-                ends.append(self.sandbox.serve(connect_many, port, min(FILES, count - first), done))
-                kilter.wait_for("they are connected", lambda d=done: os.path.exists(d), 120)
+            end = self.hold(count, "watched")
             kilter.wait_for("all are counted", lambda n=count: self.daemon.value(
                 "kilter_tcp_connections_open", role="client") >= n, 30)
             row = {"connections": count, **self.figures(), "memory_bytes": slab() - before}
-            for end in reversed(ends):
-                end()
+            end()
             kilter.wait_for("all are gone", lambda: self.daemon.value("kilter_tcp_connections_open") == 0, 60)
             self.daemon.stop()
-            # The same without kilter: what the sockets themselves take.
-            before = slab()
-            ends = []
-            for i, first in enumerate(range(0, count, FILES)):
-                port, done = kilter.free_port(), self.sandbox.path(f"bare{count}.{i}")
-                ends.append(self.sandbox.serve(accept_all, port))
-                kilter.wait_for("a server listens", lambda p=port: kilter.can_connect(p))
-                ends.append(self.sandbox.serve(connect_many, port, min(FILES, count - first), done))
-                kilter.wait_for("they are connected", lambda d=done: os.path.exists(d), 120)
+            before = slab()  # the same without kilter: what the sockets themselves take
+            end = self.hold(count, "bare")
             row["bare_memory_bytes"] = slab() - before
-            for end in reversed(ends):
-                end()
+            end()
             rows.append(row)
         return rows
 

@@ -7,9 +7,11 @@ clients run inside it, the daemon and the test itself outside, so that scrapes a
 
 import collections
 import contextlib
+import itertools
 import json
 import os
 import pickle
+import random
 import re
 import shutil
 import signal
@@ -29,6 +31,9 @@ KILTER = os.environ.get("KILTER", os.path.join(BUILD, "kilter"))
 START_SECONDS = 30  # loading every program on a busy two-core machine takes a few
 SETTLE_SECONDS = 15  # how long a count may take to reach /metrics before it is called lost
 TICK_SECONDS = 1
+
+PORTS = range(15000, 32000)  # below ip_local_port_range; each is handed out once in a process and round
+ports = itertools.cycle(random.sample(PORTS, len(PORTS)))
 
 SERVER = "http_server_request_duration_seconds_count"
 CLIENT = "http_client_request_duration_seconds_count"
@@ -50,9 +55,12 @@ def pins(directory):
 
 
 def free_port(family=socket.AF_INET):
-    with socket.socket(family) as s:
-        s.bind(("::1" if family == socket.AF_INET6 else "127.0.0.1", 0))
-        return s.getsockname()[1]
+    """A port that nobody listens on and that no connection is given: a kernel's choice is free only for the moment,
+    and may be chosen again before the server that it was for has started."""
+    for port in ports:
+        with socket.socket(family) as s, contextlib.suppress(OSError):
+            s.bind(("::1" if family == socket.AF_INET6 else "127.0.0.1", port))
+            return port
 
 
 def wait_for(what, predicate, seconds=START_SECONDS, every=0.05):

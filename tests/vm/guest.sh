@@ -100,6 +100,7 @@ daemon() { # LABEL: the first run has the best tiers, another is told by its env
 	sampled
 	result "$1: system calls are sampled" $?
 	kilter status
+	cat /sys/kernel/security/lockdown 2> /dev/null
 	echo "VM-STATUS $1 $(curl -s http://127.0.0.1:9470/api/v1/status)"
 	kill $daemon
 	wait $daemon

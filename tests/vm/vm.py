@@ -32,6 +32,7 @@ ARCHES = {
     "arm64": {"qemu": "qemu-system-arm", "triplet": "aarch64-linux-gnu", "console": "ttyAMA0", "said": "ttyAMA1",
               "command": ("qemu-system-aarch64", "-machine", "virt", "-cpu", "max,pauth-impdef=on")},
 }
+LOCKED = {"sid", "6.1-arm64"}  # these boot with lockdown=integrity, as Secure Boot does it
 OLD = {"tcp_conn", "guard_connect", "syscall", "sock_iter"}  # the probes that have a lower tier: user/probe/registry.c
 
 # name: (architecture, suite, package of the image, the probes that have their lower tier there: docs/kernels.md,
@@ -119,14 +120,23 @@ def get_sysroot(cache, archives, arch, suite):
     return unpacked(os.path.join(cache, f"sysroot-{suite}-{arch}"), "\n".join(sorted(p["Filename"] for p in packages)), fill)
 
 
+def make(*argv, path=""):
+    """A make of its own: the one that may have called us lends no job slots across this program."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("MAKE")}
+    done = subprocess.run(["make", "-s", "--no-print-directory", f"-j{os.cpu_count()}", *argv], cwd=ROOT, text=True,
+                          capture_output=True, check=False, env={**env, "PATH": f"{path}{env['PATH']}"})
+    if done.returncode:
+        sys.exit(f"make {' '.join(argv)}:\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
+
+
 def cross_build(tools, sysroot, arch, build):
     """Everything for another architecture, by clang: it needs no compiler of its own for each."""
-    lld = os.path.join(tools, "usr/lib/llvm-14/bin")
     triplet = ARCHES[arch]["triplet"]
-    run(["make", "-s", "--no-print-directory", f"ARCH={arch}", f"B={build}",
-         f"CC=clang --target={triplet} --sysroot={sysroot} -fuse-ld=lld -Wno-unused-command-line-argument", "HARDEN=-fstack-protector-strong -fPIE", "PKG_CFLAGS=",
-         "PKG_LIBS=-lbpf -lmicrohttpd -ljansson -lyaml -lseccomp -lcap -lz", "all", "build-bpf"],
-        cwd=ROOT, stdout=subprocess.DEVNULL, env={**os.environ, "PATH": f"{lld}:{os.environ['PATH']}"})
+    make(f"ARCH={arch}", f"B={build}",
+         f"CC=clang --target={triplet} --sysroot={sysroot} -fuse-ld=lld -Wno-unused-command-line-argument",
+         "HARDEN=-fstack-protector-strong -fPIE", "PKG_CFLAGS=",
+         "PKG_LIBS=-lbpf -lmicrohttpd -ljansson -lyaml -lseccomp -lcap -lz", "all", "build-bpf",
+         path=os.path.join(tools, "usr/lib/llvm-14/bin") + ":")
     return build
 
 
@@ -203,7 +213,8 @@ def boot(tools, vmlinuz, initramfs, out, name, tiers):
     command, *machine = arch["command"]
     # 5.10 has no bpf among its default lsm=.
     line = (f"console={arch['console']} quiet panic=-1 oops=panic lsm=lockdown,yama,integrity,apparmor,bpf "
-            f"vm_said={arch['said']} vm_limit={GUEST_SECONDS} vm_tiers={tiers}")
+            f"vm_said={arch['said']} vm_limit={GUEST_SECONDS} vm_tiers={tiers}"
+            f"{' lockdown=integrity' if name in LOCKED else ''}")
     argv = [os.path.join(tools, "usr/bin", command), "-L", os.path.join(tools, "usr/share/qemu"),
             "-L", os.path.join(tools, "usr/share/seabios"), "-nodefaults", "-no-user-config", "-display", "none",
             "-no-reboot", *machine, "-accel", "tcg,thread=multi", "-smp", str(CPUS), "-m", str(MEMORY_MIB),
@@ -284,6 +295,7 @@ def main():
     parser.add_argument("--jobs", type=int, default=max(2, (os.cpu_count() or 2) // CPUS))
     parser.add_argument("kernels", nargs="*", metavar="KERNEL", help=", ".join(KERNELS))
     args = parser.parse_args()
+    args.build = os.path.abspath(args.build)
     for name in args.kernels:
         if name not in KERNELS:
             parser.error(f"unknown kernel '{name}'; known: {', '.join(KERNELS)}")
@@ -313,8 +325,7 @@ def main():
             build = daemons = cross_build(tools, root, arch, os.path.join(args.build, arch))
         elif userland == "static":
             daemons = os.path.join(args.build, "static")
-            run(["make", "-s", "--no-print-directory", f"B={args.build}", "static"], cwd=ROOT, stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL)
+            make(f"B={args.build}", "static")
         busybox = os.path.join(tools if arch == "amd64" else root, "bin/busybox")
         initramfs[name] = os.path.join(out, f"{name}.cpio")
         make_initramfs(tools, Programs(root, ARCHES[arch]["triplet"]), busybox, build, daemons, initramfs[name])
