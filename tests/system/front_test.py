@@ -16,17 +16,13 @@ import tempfile
 import time
 import unittest
 
+from kilter import free_port
+
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.path.join(ROOT, os.environ.get("B", "build"))
 HOST = os.path.join(BUILD, "tests/system/front_host")
 WAIT_SECONDS = 20
 CONNECTIONS = 32  # front_host's api.max_connections
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 class UnixConnection(http.client.HTTPConnection):
