@@ -123,8 +123,11 @@ $(BPF_TEST): $(TEST_LIB) # linked through $^ of the rule above
 
 static: ## both programs without any library, for other distributions and empty images, in build/static
 	@deploy/deps.sh build
-	@[ -e $(B)/static/deps/done ] || { deploy/static/libraries.sh $(B)/static/deps && touch $(B)/static/deps/done; }
+	@$(MAKE) --no-print-directory $(B)/static/deps/done
 	@$(MAKE) --no-print-directory STATIC=1 B=$(B)/static all
+
+$(B)/static/deps/done: deploy/static/libraries.sh
+	$(Q)$< $(@D) && touch $@
 
 bpf: $(SKEL) ## the BPF objects and their skeletons alone; ARCH=arm64 B=DIR for the other architecture
 
@@ -169,8 +172,7 @@ test-vm: ## the BPF tests and the daemon on Debian's kernels in QEMU; VM_KERNELS
 
 bench: ## cost and accuracy beside what one would otherwise run (root); writes $(B)/bench.json
 	@deploy/deps.sh build test bench
-	@$(MAKE) --no-print-directory all
-	@$(MAKE) --no-print-directory $(STIMULUS)
+	@$(MAKE) --no-print-directory all $(STIMULUS)
 	@B=$(B) tests/bench/bench.py --json $(B)/bench.json $(BENCH_ARGS)
 
 scale: ## how it grows with series, connections and churn (root); writes $(B)/scale.json and $(B)/scale.svg

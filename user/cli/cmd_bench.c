@@ -79,7 +79,8 @@ static int find_maps(struct bench *b, const char *bpffs)
 		char path[512];
 		int fd;
 
-		if (e->d_name[0] == '.' || e->d_type == DT_DIR)
+		/* Our names have no dot; the kernel's own files in a bpffs (maps.debug) do. */
+		if (strchr(e->d_name, '.') || e->d_type == DT_DIR)
 			continue;
 		snprintf(path, sizeof(path), "%.255s/%.200s", bpffs, e->d_name);
 		fd = bpf_obj_get(path);

@@ -27,8 +27,6 @@
 #include "probe/adopt.h"
 #include "probe/probe.h"
 
-#define LISTENERS_MAX KILTER_LISTENERS_MAX
-
 struct listen_port {
 	uint64_t netns; /* inode */
 	uint16_t port;	/* host order */
@@ -158,7 +156,7 @@ static bool is_tcp(int fd)
 
 static void remember_port(struct walk *w, const struct owner *o, __be16 port_be)
 {
-	if (w->ports_count >= LISTENERS_MAX) {
+	if (w->ports_count >= KILTER_LISTENERS_MAX) {
 		w->lost_ports++;
 		return;
 	}
@@ -306,7 +304,7 @@ int adopt_by_hand(const struct bpf_program *prog, int cgroup_fd, uint64_t secret
 	if (w.lost_ports)
 		log_warn(
 		    "%lu listeners more than %u: connections to them may be taken for clients'",
-		    (unsigned long)w.lost_ports, (unsigned int)LISTENERS_MAX);
+		    (unsigned long)w.lost_ports, (unsigned int)KILTER_LISTENERS_MAX);
 	if (!err && w.refused) {
 		log_warn("the sockets of %lu processes cannot be borrowed: CAP_SYS_PTRACE is "
 			 "missing at start",

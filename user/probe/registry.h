@@ -39,7 +39,8 @@ struct probe_row {
 extern const struct probe_row probe_rows[];
 extern const unsigned int probe_rows_count;
 
-/* Which programs and maps of the row an object loads. NULL-safe in the object's parts. */
+/* Says to an object which of the row's programs and maps it loads; names that it lacks are passed
+ * over. */
 void probe_row_choose(const struct probe_row *row, const struct bpf_object *obj, bool lower);
 const struct probe_row *probe_row_find(const char *name); /* NULL: no such row */
 

@@ -315,7 +315,7 @@ static int open_row(struct probe_set *set, struct loaded *p, struct probe_option
 	} else {
 		snprintf(p->reason, sizeof(p->reason), "%s is false", row->setting);
 	}
-	if (err && row->full_takes && err != -EPERM) {
+	if (err && row->full_takes) {
 		char why[sizeof(p->reason)];
 
 		if (row->full_allowed(o->config))
@@ -444,7 +444,8 @@ int probe_set_open(struct probe_set **ret, const struct config *c, const char *c
 			continue;
 		if (err == -EPERM) {
 			log_error("probe %s: %s: kilterd needs root, or CAP_BPF, CAP_PERFMON and "
-				  "CAP_NET_ADMIN",
+				  "CAP_NET_ADMIN; before Linux 5.11 CAP_SYS_RESOURCE, too, or no "
+				  "limit of locked memory",
 				  p->row->name, p->reason);
 			goto fail;
 		}
