@@ -34,7 +34,7 @@ SANITIZE := $(if $(filter 1,$(SAN)),-fsanitize=address -fsanitize=undefined -fno
 CPPFLAGS += -D_GNU_SOURCE -Iinclude -Iuser -I$(B)/skel -DKILTER_VERSION='"$(VERSION)"' -DKILTER_REVISION='"$(REVISION)"'
 ALLCFLAGS = -std=gnu17 $(CFLAGS) $(WARN) $(HARDEN) $(SANITIZE) -ffile-prefix-map=$(CURDIR)=. $(PKG_CFLAGS)
 ALLLDFLAGS = $(if $(STATIC),-static-pie,-pie) -Wl,-z,relro,-z,now $(SANITIZE) $(LDFLAGS)
-LDLIBS    = $(PKG_LIBS) -lelf -lm
+LDLIBS    = $(PKG_LIBS) -lelf -lresolv -lm
 # STATIC=1: see the verb `static`.
 PKG_CFLAGS := $(if $(STATIC),-I$(B)/deps/include -DKILTER_STATIC,$(shell pkg-config --cflags $(PKGS) 2>/dev/null))
 PKG_LIBS   := $(if $(STATIC),-L$(B)/deps/lib -lbpf -lmicrohttpd -ljansson -lyaml -lseccomp -lcap -lelf -lz,\
@@ -77,7 +77,7 @@ $(B)/libkilter.a: $(LIB_OBJ)
 	$(Q)rm -f $@ && ar rcsD $@ $^
 
 # Only user/probe and the tests of bpf/ know the skeletons: the rest compiles beside them.
-$(patsubst %.c,$(B)/%.o,$(wildcard user/probe/*.c tests/bpf/*.c tests/lib/programs.c)): | $(SKEL)
+$(patsubst %.c,$(B)/%.o,$(wildcard user/probe/*.c tests/bpf/*.c tests/lib/programs.c tests/lib/guarded.c)): | $(SKEL)
 
 $(B)/user/%.o: user/%.c
 	$(call say,CC)

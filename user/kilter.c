@@ -72,6 +72,9 @@ static int set_option(struct cli *c, int value)
 	case 'S':
 		c->summary = true;
 		return 0;
+	case 'A':
+		c->all = true;
+		return 0;
 	case 'f':
 		c->audit_file = optarg;
 		return 0;

@@ -464,6 +464,22 @@ static void tick(void *ctx, uint64_t missed)
 
 /* --- the front's commands --- */
 
+static void run_switch(struct agent *a, bool release, uint32_t uid, struct command_reply *reply)
+{
+	const char *still;
+
+	reply->err = guard_release(a->guard, release, uid);
+	still = guard_released(a->guard);
+	snprintf(reply->message, sizeof(reply->message), "%s",
+		 reply->err
+		     ? release ? "the guard is released already" : "the guard is armed already"
+		 : release ? "nothing is refused on this node until the guard is armed"
+		 : still   ? still
+			   : "the guard is armed");
+	if (!reply->err)
+		publish_snapshot(a);
+}
+
 static void run_command(struct agent *a, const struct command_request *req,
 			struct command_reply *reply)
 {
@@ -476,7 +492,15 @@ static void run_command(struct agent *a, const struct command_request *req,
 	    {COMMAND_CIRCUIT_RESET, GUARD_RESET, "reset"},
 	    {COMMAND_CIRCUIT_HOLD, GUARD_HOLD, "held"},
 	    {COMMAND_CIRCUIT_RELEASE, GUARD_RELEASE, "released"},
+	    {COMMAND_CIRCUIT_FORCE_OPEN, GUARD_FORCE_OPEN, "forced open"},
+	    {COMMAND_CIRCUIT_FORCE_CLOSED, GUARD_FORCE_CLOSED, "forced closed"},
+	    {COMMAND_CIRCUIT_DISABLE, GUARD_DISABLE, "disabled"},
+	    {COMMAND_LIMIT_SET, GUARD_LIMIT_SET, "has other limits"},
+	    {COMMAND_LIMIT_RESET, GUARD_LIMIT_RESET, "has its policy's limits"},
 	};
+	const struct guard_limits limits = {.rate_limit = req->rate_limit,
+					    .burst = req->burst,
+					    .max_connections = req->max_connections};
 
 	reply->id = req->id;
 	reply->err = -EINVAL;
@@ -488,10 +512,14 @@ static void run_command(struct agent *a, const struct command_request *req,
 		snprintf(reply->message, sizeof(reply->message), "the admin role is required");
 		return;
 	}
+	if (req->op == COMMAND_GUARD_RELEASE || req->op == COMMAND_GUARD_ARM) {
+		run_switch(a, req->op == COMMAND_GUARD_RELEASE, req->uid, reply);
+		return;
+	}
 	for (unsigned int i = 0; i < sizeof(ops) / sizeof(ops[0]); i++) {
 		if (ops[i].op != req->op)
 			continue;
-		reply->err = guard_manual(a->guard, req->target, ops[i].action, req->uid,
+		reply->err = guard_manual(a->guard, req->target, ops[i].action, &limits, req->uid,
 					  clock_boot_ns(), clock_real_ns());
 		if (!reply->err) {
 			snprintf(reply->message, sizeof(reply->message), "circuit %.150s %s",
@@ -503,6 +531,7 @@ static void run_command(struct agent *a, const struct command_request *req,
 				 reply->err == -ENOENT	   ? "there is no circuit of that name"
 				 : reply->err == -EALREADY ? "it is in that state already"
 				 : reply->err == -EPERM	   ? "its destination is protected"
+				 : reply->err == -EINVAL   ? "a limit is out of range"
 							   : strerror(-reply->err));
 		}
 		return;

@@ -31,7 +31,7 @@ static __always_inline void event_owner(struct kilter_event *h, const struct kil
 
 static __always_inline void emit_net(__u32 type, const struct kilter_sock *s,
 				     const struct kilter_peer *peer, __u32 err, __u64 latency_ns,
-				     __u32 backlog)
+				     __u32 backlog, __u32 reason)
 {
 	struct kilter_event_net *e = event_reserve(type, sizeof(*e));
 
@@ -42,7 +42,7 @@ static __always_inline void emit_net(__u32 type, const struct kilter_sock *s,
 	e->peer = *peer;
 	e->err = err;
 	e->backlog = backlog;
-	e->pad = 0;
+	e->reason = reason;
 	bpf_ringbuf_submit(e, 0);
 }
 

@@ -32,29 +32,38 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
+	__uint(max_entries, KILTER_SWITCHES);
 	__type(key, __u32);
 	__type(value, __u32);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } guard_switch SEC(".maps");
+
+static __always_inline bool guard_switched(__u32 which)
+{
+	const __u32 *on = bpf_map_lookup_elem(&guard_switch, &which);
+
+	return on && *on;
+}
 
 /*
  * A freed element of a hash may be used again at once, for another key (kernel commit
  * fba1a1c6c912, Linux 6.1), and a connect() may be preempted in the middle of its copy: the
  * copy is good if the key still leads to the same element afterwards. The daemon writes
  * once a tick: to lose three times in a row takes more bad luck than there is.
+ *
+ * Of the policy as a whole `ret` gets the first `size` bytes.
  */
 #define GUARD_READS 3
 
-static __always_inline bool guard_policy_read(const struct kilter_circuit_key *key,
-					      struct kilter_guard_policy *ret)
+static __always_inline bool guard_policy_read(const struct kilter_circuit_key *key, void *ret,
+					      __u32 size)
 {
 	const struct kilter_guard_policy *p = bpf_map_lookup_elem(&guard_policy, key), *again;
 
 	for (int i = 0; i < GUARD_READS; i++) {
 		if (!p)
 			return false;
-		__builtin_memcpy(ret, p, sizeof(*ret));
+		__builtin_memcpy(ret, p, size);
 		again = bpf_map_lookup_elem(&guard_policy, key);
 		if (again == p)
 			return true;
@@ -65,16 +74,23 @@ static __always_inline bool guard_policy_read(const struct kilter_circuit_key *k
 
 /* The circuit of this pair: the caller's own before the one for any caller. */
 static __always_inline bool guard_find(__u32 workload, __u32 peer, struct kilter_circuit_key *key,
-				       struct kilter_guard_policy *ret)
+				       void *ret, __u32 size)
 {
 	key->workload = workload;
 	key->peer = peer;
 	if (!peer)
 		return false;
-	if (workload && guard_policy_read(key, ret))
+	if (workload && guard_policy_read(key, ret, size))
 		return true;
 	key->workload = 0;
-	return guard_policy_read(key, ret);
+	return guard_policy_read(key, ret, size);
+}
+
+/* Where the circuit of `key` is counted. */
+static __always_inline struct kilter_circuit_key
+guard_counters_key(const struct kilter_circuit_key *key, const struct kilter_guard_rules *p)
+{
+	return p->counters.peer ? p->counters : *key;
 }
 
 static __always_inline struct kilter_guard_runtime *
@@ -97,8 +113,10 @@ guard_counters(const struct kilter_circuit_key *key)
 /* Under the lock: begins a newer generation, ends a trip of our own that the daemon has not
  * confirmed in its time. False: p is older than the counters (another CPU saw the next). */
 static __always_inline bool guard_settle(struct kilter_guard_runtime *rt,
-					 const struct kilter_guard_policy *p, __u64 now_ns)
+					 const struct kilter_guard_rules *p, __u64 now_ns)
 {
+	if (!rt->made_ns)
+		rt->made_ns = now_ns;
 	if (p->generation < rt->generation)
 		return false;
 	if (p->generation > rt->generation) {
@@ -110,89 +128,170 @@ static __always_inline bool guard_settle(struct kilter_guard_runtime *rt,
 		rt->successes = 0;
 		rt->failures = 0;
 		rt->permit_ns = 0;
+		rt->ring_size = 0;
 	}
 	if (rt->tripped_ns && now_ns >= rt->tripped_ns + p->base_open_ns) {
 		rt->tripped_ns = 0;
 		rt->consecutive = 0;
+		rt->ring_size = 0;
 	}
 	return true;
 }
 
 enum guard_verdict {
 	GUARD_PASS,
-	GUARD_REFUSE
+	GUARD_REFUSE,
+	GUARD_REDIRECT /* to the policy's stand-by, instead of refused */
 };
 
 struct guard_ticket {
-	struct kilter_circuit_key key; /* {0, 0}: no circuit has an interest in it */
+	struct kilter_circuit_key key;	    /* {0, 0}: no circuit has an interest in it */
+	struct kilter_circuit_key counters; /* of its runtime */
 	__u64 generation;
-	bool trial; /* of a half-open circuit: its first outcome gives the permit back */
+	__u64 counted_ns; /* 0, or the made_ns of the runtime that counts it as open */
+	__u32 reason;	  /* of a refusal, enum kilter_refusal */
+	bool trial;	  /* of a half-open circuit: its first outcome gives the permit back */
 };
 
-/* May this connect() go ahead? Task context. After a refusal *ret is no circuit. */
-static __always_inline enum guard_verdict guard_check(__u32 workload, __u32 peer, __u64 now_ns,
-						      struct guard_ticket *ret)
+#define GUARD_ADMITTED KILTER_REFUSALS /* no reason to refuse */
+
+/* The share of connects that a circuit lets through that was closed a moment ago: rises with time
+ * from a tenth to all, as slow start does elsewhere (Envoy's slow_start_config). */
+static __always_inline bool guard_ramp_admits(const struct kilter_guard_policy *p, __u64 now_ns)
 {
-	struct kilter_circuit_key key;
-	struct kilter_guard_policy p;
-	struct kilter_guard_runtime *rt;
-	const __u32 *off;
-	bool enforce, current, refuse = false;
-	__u32 zero = 0;
+	__u64 since = now_ns - p->ramp_from_ns;
 
-	__builtin_memset(ret, 0, sizeof(*ret));
-	if (!guard_find(workload, peer, &key, &p) || p.mode == KILTER_GUARD_OFF)
-		return GUARD_PASS;
-	rt = guard_counters(&key);
-	if (!rt)
-		return GUARD_PASS;
-	off = bpf_map_lookup_elem(&guard_switch, &zero);
-	enforce = p.mode == KILTER_GUARD_ENFORCE && !(off && *off);
-	ret->key = key;
-	ret->generation = p.generation;
+	if (!p->ramp_ns || now_ns < p->ramp_from_ns || since >= p->ramp_ns)
+		return true;
+	if (since < p->ramp_ns / 10)
+		since = p->ramp_ns / 10;
+	/* since < ramp_ns <= an hour: the product fits, in milliseconds. */
+	return (__u64)bpf_get_prandom_u32() * (p->ramp_ns / 1000000) < ((since / 1000000) << 32);
+}
 
-	bpf_spin_lock(&rt->lock);
-	current = guard_settle(rt, &p, now_ns);
-	if (p.state == KILTER_CIRCUIT_CLOSED) {
-		refuse = current && rt->tripped_ns;
-	} else if (now_ns >= p.lease_until_ns) {
+/*
+ * Under the lock: why this connect should not be, or GUARD_ADMITTED. Takes a permit and its place
+ * in the rate when it is admitted.
+ */
+static __always_inline __u32 guard_admit(struct kilter_guard_runtime *rt,
+					 const struct kilter_guard_policy *p, bool ramp,
+					 __u64 now_ns, bool *ret_trial)
+{
+	bool current = guard_settle(rt, &p->rules, now_ns);
+	bool lease = now_ns < p->rules.lease_until_ns;
+	__u32 limit = GUARD_ADMITTED;
+	__u64 arrival;
+
+	if (rt->limits_epoch != p->limits_epoch) {
+		rt->limits_epoch = p->limits_epoch;
+		rt->arrival_ns = 0;
+		rt->open_peak = rt->open;
+	}
+	arrival = rt->arrival_ns > now_ns ? rt->arrival_ns : now_ns;
+	if (lease && p->max_connections && rt->open >= p->max_connections)
+		limit = KILTER_REFUSED_CONNECTIONS;
+	else if (lease && p->rate_interval_ns && arrival - now_ns > p->rate_tolerance_ns)
+		limit = KILTER_REFUSED_RATE;
+	if (p->rules.state == KILTER_CIRCUIT_CLOSED) {
+		if (current && rt->tripped_ns)
+			return KILTER_REFUSED_OPEN;
+		if (!ramp)
+			return KILTER_REFUSED_RAMP_UP;
+	} else if (!lease) {
 		rt->lease_expired++;
-	} else if (p.state == KILTER_CIRCUIT_OPEN) {
-		refuse = true;
+	} else if (p->rules.state == KILTER_CIRCUIT_OPEN) {
+		return KILTER_REFUSED_OPEN;
 	} else {
 		/* One time for all permits: they are free again when the youngest is too old. */
-		if (now_ns >= rt->permit_ns + p.permit_timeout_ns)
+		if (now_ns >= rt->permit_ns + p->rules.permit_timeout_ns)
 			rt->permits = 0;
 		/* The first trial that fails has given the answer. */
-		if (current && !rt->failures && rt->permits < p.permits) {
+		if (!current || rt->failures || rt->permits >= p->rules.permits)
+			return KILTER_REFUSED_HALF_OPEN;
+		if (limit == GUARD_ADMITTED) {
 			rt->permits++;
 			rt->trials++;
 			rt->permit_ns = now_ns;
-			ret->trial = true;
-		} else {
-			refuse = true;
+			*ret_trial = true;
 		}
 	}
-	if (refuse && enforce)
-		rt->refused++;
-	else if (refuse)
-		rt->would_refuse++;
+	if (limit == GUARD_ADMITTED && p->rate_interval_ns)
+		rt->arrival_ns = arrival + p->rate_interval_ns;
+	return limit;
+}
+
+/* Has the policy a stand-by for what a circuit that is not closed refuses? */
+static __always_inline bool guard_redirects(const struct kilter_guard_policy *p, __u32 reason,
+					    __u32 family)
+{
+	return p->standby.family && p->standby.family == family &&
+	       (reason == KILTER_REFUSED_OPEN || reason == KILTER_REFUSED_HALF_OPEN);
+}
+
+/*
+ * May this connect() to an address of `family` go ahead? Task context. *p is the policy at hand
+ * when *ret names a circuit. `counts`: a connection comes of it. After anything but GUARD_PASS the
+ * connection does not belong to the circuit.
+ */
+static __always_inline enum guard_verdict guard_check(__u32 workload, __u32 peer, __u32 family,
+						      bool counts, __u64 now_ns,
+						      struct kilter_guard_policy *p,
+						      struct guard_ticket *ret)
+{
+	struct kilter_guard_runtime *rt = NULL;
+	bool enforce, ramp, redirect = false, trial = false;
+	__u32 reason;
+
+	__builtin_memset(ret, 0, sizeof(*ret));
+	if (guard_find(workload, peer, &ret->key, p, sizeof(*p)) &&
+	    p->rules.mode != KILTER_GUARD_OFF) {
+		ret->counters = guard_counters_key(&ret->key, &p->rules);
+		rt = guard_counters(&ret->counters);
+	}
+	if (!rt) {
+		ret->key.workload = 0;
+		ret->key.peer = 0;
+		return GUARD_PASS;
+	}
+	enforce = p->rules.mode == KILTER_GUARD_ENFORCE && !guard_switched(KILTER_SWITCH_OFF);
+	ramp = guard_ramp_admits(p, now_ns);
+	ret->generation = p->rules.generation;
+
+	bpf_spin_lock(&rt->lock);
+	reason = guard_admit(rt, p, ramp, now_ns, &trial);
+	if (reason < KILTER_REFUSALS) { /* and never the index of another */
+		redirect = enforce && guard_redirects(p, reason, family);
+		if (redirect)
+			rt->redirected++;
+		else if (enforce)
+			rt->refused[reason]++;
+		else
+			rt->would_refuse[reason]++;
+	}
+	if (counts && (reason >= KILTER_REFUSALS || !enforce)) {
+		rt->open++;
+		if (rt->open > rt->open_peak)
+			rt->open_peak = rt->open;
+		ret->counted_ns = rt->made_ns;
+	}
 	bpf_spin_unlock(&rt->lock);
 
-	if (refuse && enforce) {
-		__builtin_memset(ret, 0, sizeof(*ret));
-		return GUARD_REFUSE;
-	}
-	return GUARD_PASS;
+	ret->trial = trial;
+	ret->reason = reason;
+	if (reason >= KILTER_REFUSALS || !enforce)
+		return GUARD_PASS;
+	return redirect ? GUARD_REDIRECT : GUARD_REFUSE;
 }
 
 /* What is told to guard_outcome(): KILTER_FAIL_ON_* for what went wrong, and these. Neither a
  * failure nor a success (closed before anything was asked) still ends a trial. */
-#define GUARD_SUCCESS (1u << 8)
-#define GUARD_TRIAL   (1u << 9)
+#define GUARD_SUCCESS	(1u << 8)
+#define GUARD_TRIAL	(1u << 9)
+#define GUARD_STATUS(s) ((__u64)(s) << 16) /* HTTP status, 0: none */
+#define GUARD_TOOK(us)	((__u64)(us) << 32)
 
 static __always_inline void guard_emit_trip(const struct kilter_circuit_key *key, __u64 generation,
-					    __u32 consecutive)
+					    __u32 consecutive, __u32 by)
 {
 	struct kilter_event_trip *e = event_reserve(KILTER_EVENT_TRIP, sizeof(*e));
 
@@ -202,8 +301,78 @@ static __always_inline void guard_emit_trip(const struct kilter_circuit_key *key
 	e->key = *key;
 	e->generation = generation;
 	e->consecutive = consecutive;
-	e->pad = 0;
+	e->by = by;
 	bpf_ringbuf_submit(e, 0);
+}
+
+/* Is it one of the statuses that the policy calls failures? Read without a copy: a policy that is
+ * replaced meanwhile answers for itself or for its successor. */
+static __always_inline bool guard_status_fails(const struct kilter_circuit_key *key, __u32 status)
+{
+	const struct kilter_guard_policy *p;
+	__u32 bit = status - KILTER_STATUS_FIRST;
+
+	if (status < KILTER_STATUS_FIRST || bit >= 64 * KILTER_STATUS_WORDS)
+		return false;
+	p = bpf_map_lookup_elem(&guard_policy, key);
+	barrier_var(bit);
+	return p && p->statuses[bit >> 6 & (KILTER_STATUS_WORDS - 1)] >> (bit & 63) & 1;
+}
+
+/* Under the lock: the window of the last calls takes one more. */
+static __always_inline void guard_ring_add(struct kilter_guard_runtime *rt, __u32 size, bool failed,
+					   bool slow)
+{
+	__u32 at = rt->ring_next, word;
+	__u64 bit;
+
+	if (rt->ring_size != size) {
+		rt->ring_size = size;
+		rt->ring_fill = 0;
+		rt->ring_failures = 0;
+		rt->ring_slow = 0;
+		at = 0;
+	}
+	if (at >= size)
+		at = 0;
+	rt->ring_next = at + 1;
+	bit = 1ull << (at & 63);
+	word = at >> 6;
+	barrier_var(word);
+	word &= KILTER_WINDOW_CALLS_MAX / 64 - 1;
+	if (rt->ring_fill >= size) {
+		rt->ring_failures -= !!(rt->ring_failed[word] & bit);
+		rt->ring_slow -= !!(rt->ring_was_slow[word] & bit);
+	} else {
+		rt->ring_fill++;
+	}
+	rt->ring_failures += failed;
+	rt->ring_slow += slow;
+	rt->ring_failed[word] = failed ? rt->ring_failed[word] | bit : rt->ring_failed[word] & ~bit;
+	rt->ring_was_slow[word] =
+	    slow ? rt->ring_was_slow[word] | bit : rt->ring_was_slow[word] & ~bit;
+}
+
+static __always_inline bool guard_share_reached(__u32 n, __u32 all, __u32 ratio)
+{
+	return ratio && (__u64)n * KILTER_RATIO_ONE >= (__u64)ratio * all;
+}
+
+#define GUARD_STAYS 3 /* no enum kilter_trip */
+
+/* Under the lock, in a closed circuit: what it trips for, or GUARD_STAYS. */
+static __always_inline __u32 guard_trips_for(const struct kilter_guard_runtime *rt,
+					     const struct kilter_guard_rules *p, bool failed)
+{
+	if (failed && p->consecutive_failures && rt->consecutive >= p->consecutive_failures)
+		return KILTER_TRIP_CONSECUTIVE;
+	if (!p->window_calls || !rt->ring_fill || rt->ring_fill < p->minimum_calls)
+		return GUARD_STAYS;
+	if (guard_share_reached(rt->ring_failures, rt->ring_fill, p->failure_ratio))
+		return KILTER_TRIP_FAILURE_RATIO;
+	if (guard_share_reached(rt->ring_slow, rt->ring_fill, p->slow_ratio))
+		return KILTER_TRIP_SLOW_RATIO;
+	return GUARD_STAYS;
 }
 
 /*
@@ -214,21 +383,23 @@ static __always_inline void guard_emit_trip(const struct kilter_circuit_key *key
  * A global function: the verifier takes it on its own and once, not at the end of each path
  * through a parser. So its arguments are numbers.
  */
-__noinline __u64 guard_outcome(__u32 workload, __u32 peer, __u64 generation, __u32 what,
+__noinline __u64 guard_outcome(__u32 workload, __u32 peer, __u64 generation, __u64 what,
 			       __u64 now_ns)
 {
 	struct kilter_circuit_key key = {.workload = workload, .peer = peer};
-	struct kilter_guard_policy p;
+	struct kilter_guard_rules p;
 	struct kilter_guard_runtime *rt;
-	bool failed, counts, tripped = false;
-	__u32 consecutive = 0;
+	bool failed, slow, counts;
+	__u32 consecutive = 0, trip = GUARD_STAYS;
 
-	if (!guard_policy_read(&key, &p) || p.mode == KILTER_GUARD_OFF)
+	if (!guard_policy_read(&key, &p, sizeof(p)) || p.mode == KILTER_GUARD_OFF)
 		return 0;
+	failed = (what & p.failures) || guard_status_fails(&key, what >> 16 & 0xffff);
+	key = guard_counters_key(&key, &p);
 	rt = guard_counters(&key);
 	if (!rt)
 		return p.generation;
-	failed = what & p.failures;
+	slow = p.slow_us && what >> 32 > p.slow_us;
 
 	bpf_spin_lock(&rt->lock);
 	counts = guard_settle(rt, &p, now_ns);
@@ -238,29 +409,40 @@ __noinline __u64 guard_outcome(__u32 workload, __u32 peer, __u64 generation, __u
 		counts = counts && (what & GUARD_TRIAL);
 		if (counts && rt->permits)
 			rt->permits--;
+		failed = failed || slow; /* slowness has tripped it, or would */
 	} else if (p.state != KILTER_CIRCUIT_CLOSED || rt->tripped_ns) {
 		counts = false;
 	}
-	if (counts && failed) {
-		rt->failures++;
-		rt->total_failures++;
-		rt->consecutive++;
-		if (p.state == KILTER_CIRCUIT_CLOSED && p.consecutive_failures &&
-		    rt->consecutive >= p.consecutive_failures) {
+	if (counts && (failed || what & GUARD_SUCCESS)) {
+		rt->total_slow += slow;
+		if (failed) {
+			rt->failures++;
+			rt->total_failures++;
+			rt->consecutive++;
+		} else {
+			rt->successes++;
+			rt->total_successes++;
+			rt->consecutive = 0;
+		}
+		if (p.state == KILTER_CIRCUIT_CLOSED) {
+			if (p.window_calls && p.window_calls <= KILTER_WINDOW_CALLS_MAX)
+				guard_ring_add(rt, p.window_calls, failed, slow);
+			trip = guard_trips_for(rt, &p, failed);
+		}
+		if (trip != GUARD_STAYS) {
 			rt->tripped_ns = now_ns;
+			rt->tripped_by = trip;
 			rt->trips++;
-			tripped = true;
 			consecutive = rt->consecutive;
 		}
-	} else if (counts && (what & GUARD_SUCCESS)) {
-		rt->successes++;
-		rt->total_successes++;
-		rt->consecutive = 0;
 	}
 	bpf_spin_unlock(&rt->lock);
 
-	if (tripped)
-		guard_emit_trip(&key, p.generation, consecutive);
+	if (trip != GUARD_STAYS) {
+		key.workload = workload;
+		key.peer = peer;
+		guard_emit_trip(&key, p.generation, consecutive, trip);
+	}
 	return p.generation;
 }
 

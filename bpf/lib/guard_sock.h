@@ -13,7 +13,7 @@ static __always_inline bool sock_has_circuit(const struct kilter_sock *s)
 	return s->circuit.peer;
 }
 
-static __always_inline void sock_guard_tell(struct kilter_sock *s, __u32 what, __u64 now_ns)
+static __always_inline void sock_guard_tell(struct kilter_sock *s, __u64 what, __u64 now_ns)
 {
 	__u64 generation = s->guard_generation;
 
@@ -33,9 +33,9 @@ static __always_inline void sock_guard_tell(struct kilter_sock *s, __u32 what, _
 }
 
 /*
- * A connection that is older than its circuit (the guard learns of a destination from its
- * first connections) joins with its first failure: to look for a circuit after each success
- * would cost every request of every service without one.
+ * A request ended after ns. error: enum kilter_request_error. A connection that is older than its
+ * circuit joins it when the guard has made the circuit (guard_join); what fails before that is
+ * looked up here, for the guard learns of a destination from its first connections.
  */
 static __always_inline bool sock_guard_wants(const struct kilter_sock *s, __u16 status, __u8 error)
 {
@@ -45,32 +45,30 @@ static __always_inline bool sock_guard_wants(const struct kilter_sock *s, __u16 
 static __noinline void sock_guard_join(struct kilter_sock *s)
 {
 	struct kilter_circuit_key key;
-	struct kilter_guard_policy p;
+	struct kilter_guard_rules p;
 
-	if (!guard_find(s->workload, s->peer, &key, &p) || p.mode == KILTER_GUARD_OFF)
+	if (!guard_find(s->workload, s->peer, &key, &p, sizeof(p)) || p.mode == KILTER_GUARD_OFF)
 		return;
 	s->circuit = key;
 	s->guard_generation = 0;
 	s->trial_generation = 0;
 }
 
-/* A request ended. error: enum kilter_request_error. */
 static __always_inline void sock_guard_request(struct kilter_sock *s, __u16 status, __u8 error,
-					       __u64 now_ns)
+					       __u64 ns, __u64 now_ns)
 {
-	__u32 what = 0;
+	__u64 us = ns / 1000;
 
 	if (!sock_has_circuit(s))
 		sock_guard_join(s);
 	if (!sock_has_circuit(s))
 		return;
-	if (error)
-		what |= KILTER_FAIL_ON_NO_ANSWER;
-	if (status >= 500)
-		what |= KILTER_FAIL_ON_HTTP_5XX;
-	if (!what)
-		what = GUARD_SUCCESS;
-	sock_guard_tell(s, what, now_ns);
+	if (us > (__u32)-1)
+		us = (__u32)-1;
+	sock_guard_tell(s,
+			(error ? KILTER_FAIL_ON_NO_ANSWER : GUARD_SUCCESS) | GUARD_STATUS(status) |
+			    GUARD_TOOK(us),
+			now_ns);
 }
 
 static __always_inline void sock_guard_connect_failed(struct kilter_sock *s, __u64 now_ns)
@@ -96,6 +94,27 @@ static __always_inline void sock_guard_closed(struct kilter_sock *s, __u64 now_n
 		sock_guard_tell(s, GUARD_SUCCESS, now_ns);
 	else
 		sock_guard_release(s);
+}
+
+/* It is no open connection of its circuit any more: closed, ended, or never came to be. Whoever
+ * says so first; a runtime that was made anew has not counted it. */
+static __always_inline void sock_guard_uncount(struct kilter_sock *s)
+{
+	struct kilter_circuit_key key = s->counters;
+	struct kilter_guard_runtime *rt;
+
+	if (!s->counted_ns)
+		return;
+	rt = bpf_map_lookup_elem(&guard_runtime, &key);
+	if (!rt) {
+		s->counted_ns = 0;
+		return;
+	}
+	bpf_spin_lock(&rt->lock);
+	if (s->counted_ns == rt->made_ns && rt->open)
+		rt->open--;
+	s->counted_ns = 0;
+	bpf_spin_unlock(&rt->lock);
 }
 
 #endif

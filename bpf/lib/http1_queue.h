@@ -94,7 +94,7 @@ static __noinline int queue_done(struct kilter_sock *s, const struct sock_reques
 	s->response.bytes = 0;
 	series_bump(&key, ns, in, out, 1);
 	if (sock_guard_wants(s, status, error))
-		sock_guard_request(s, status, error, now_ns);
+		sock_guard_request(s, status, error, ns, now_ns);
 	return 0;
 }
 

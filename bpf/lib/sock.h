@@ -88,6 +88,11 @@ struct kilter_sock {
 	__u64 connect_ns;	 /* CLOCK_BOOTTIME of connect() */
 	struct kilter_peer dest; /* for the audit record of the outcome */
 	char comm[KILTER_COMM_LEN];
+
+	/* As an open connection it is counted in the runtime `counters` that was made at
+	 * counted_ns; 0: in none. Under that runtime's lock. */
+	struct kilter_circuit_key counters;
+	__u64 counted_ns;
 };
 
 _Static_assert(__builtin_offsetof(struct kilter_sock, head) == 64 - 8, "a cache line");

@@ -59,12 +59,27 @@ static __always_inline struct kilter_sock *owned(struct bpf_sock *sk,
 }
 
 /* err: what a refusal is to the caller, for the record. */
+static __always_inline void record(const struct kilter_sock *s, const struct kilter_peer *peer,
+				   enum guard_verdict verdict, __u32 reason, __u32 err,
+				   __u64 now_ns)
+{
+	if (!may_record(now_ns))
+		return;
+	if (verdict == GUARD_REDIRECT)
+		emit_net(KILTER_EVENT_REFUSED, s, peer, 0, 0, 0, KILTER_REDIRECTED);
+	else
+		emit_net(KILTER_EVENT_REFUSED, s, peer, err, 0, 0, reason);
+}
+
+/* *standby is where to go with GUARD_REDIRECT. */
 static __always_inline enum guard_verdict decide(struct bpf_sock_addr *ctx,
-						 const struct kilter_peer *peer, __u32 err)
+						 const struct kilter_peer *peer, __u32 err,
+						 struct kilter_peer *standby)
 {
 	__u64 now_ns = bpf_ktime_get_boot_ns();
 	struct bpf_sock *sk = ctx->sk;
 	enum guard_verdict verdict;
+	struct kilter_guard_policy p;
 	struct guard_ticket t;
 	struct kilter_sock *s;
 
@@ -75,35 +90,68 @@ static __always_inline enum guard_verdict decide(struct bpf_sock_addr *ctx,
 	s = owned(sk, peer);
 	if (!s)
 		return GUARD_PASS;
-	verdict = guard_check(s->workload, s->peer, now_ns, &t);
-	s->circuit = t.key;
-	s->guard_generation = t.generation;
-	s->trial_generation = t.trial ? t.generation : 0;
+	sock_guard_uncount(s); /* the attempt before this one */
+	verdict = guard_check(s->workload, s->peer, peer->family, true, now_ns, &p, &t);
 	s->guard_flags = 0;
+	if (verdict == GUARD_PASS) {
+		s->circuit = t.key;
+		s->guard_generation = t.generation;
+		s->trial_generation = t.trial ? t.generation : 0;
+		s->counters = t.counters;
+		s->counted_ns = t.counted_ns;
+		return GUARD_PASS;
+	}
+	__builtin_memset(&s->circuit, 0, sizeof(s->circuit));
+	s->guard_generation = 0;
+	s->trial_generation = 0;
+	record(s, peer, verdict, t.reason, err, now_ns);
 	if (verdict == GUARD_REFUSE) {
 		s->guard_flags = SOCK_GUARD_REFUSED;
 		s->flags &= ~SOCK_CONNECTING;
-		if (may_record(now_ns))
-			emit_net(KILTER_EVENT_REFUSED, s, peer, err, 0, 0);
+		return GUARD_REFUSE;
 	}
-	return verdict;
+	/* What comes of it is the stand-by's, which has no circuit on this connection. */
+	*standby = p.standby;
+	s->peer = intern_peer(standby);
+	s->dest = *standby;
+	return GUARD_REDIRECT;
 }
 
 static __always_inline enum guard_verdict decide4(struct bpf_sock_addr *ctx, __u32 err)
 {
-	struct kilter_peer peer;
+	struct kilter_peer peer, standby;
+	enum guard_verdict verdict;
 
 	peer_v4(&peer, ctx->user_ip4, ctx->user_port);
-	return decide(ctx, &peer, err);
+	verdict = decide(ctx, &peer, err, &standby);
+	if (verdict == GUARD_REDIRECT) {
+		ctx->user_ip4 = *(__u32 *)standby.addr;
+		ctx->user_port = standby.port_be;
+		return GUARD_PASS;
+	}
+	return verdict;
 }
 
 static __always_inline enum guard_verdict decide6(struct bpf_sock_addr *ctx, __u32 err)
 {
 	__u32 addr[4] = {ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2], ctx->user_ip6[3]};
-	struct kilter_peer peer;
+	struct kilter_peer peer, standby;
+	enum guard_verdict verdict;
 
 	peer_v6(&peer, addr, ctx->user_port);
-	return decide(ctx, &peer, err);
+	verdict = decide(ctx, &peer, err, &standby);
+	if (verdict != GUARD_REDIRECT)
+		return verdict;
+	if (standby.family == KILTER_FAMILY_V4) { /* ::ffff:a.b.c.d, as it was */
+		ctx->user_ip6[3] = *(__u32 *)standby.addr;
+	} else {
+		ctx->user_ip6[0] = ((__u32 *)standby.addr)[0];
+		ctx->user_ip6[1] = ((__u32 *)standby.addr)[1];
+		ctx->user_ip6[2] = ((__u32 *)standby.addr)[2];
+		ctx->user_ip6[3] = ((__u32 *)standby.addr)[3];
+	}
+	ctx->user_port = standby.port_be;
+	return GUARD_PASS;
 }
 
 SEC("cgroup/connect4")

@@ -114,7 +114,7 @@ static __noinline int on_established(struct bpf_sock_ops *ctx, struct bpf_sock *
 			add_to(c->connect_sum_ns, ns);
 			add_to(c->connect_hist[i], 1);
 		}
-		emit_net_if(audit_connect, KILTER_EVENT_CONNECT, s, &s->dest, 0, ns, 0);
+		emit_net_if(audit_connect, KILTER_EVENT_CONNECT, s, &s->dest, 0, ns, 0, 0);
 	}
 	return 0;
 }
@@ -153,7 +153,7 @@ static __noinline int on_listen(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
 	} else {
 		peer_v4(&at, ctx->local_ip4, bpf_htons(ctx->local_port));
 	}
-	emit_net_if(audit_listen, KILTER_EVENT_LISTEN, s, &at, 0, 0, fresh.queue_limit);
+	emit_net_if(audit_listen, KILTER_EVENT_LISTEN, s, &at, 0, 0, fresh.queue_limit, 0);
 	return 0;
 }
 
@@ -182,6 +182,7 @@ static __always_inline void connection_closed(struct kilter_sock *s, void *sk,
 	}
 	http1_connection_ended(s, sk, sk_err == E_CONNRESET);
 	sock_guard_closed(s, bpf_ktime_get_boot_ns());
+	sock_guard_uncount(s);
 }
 
 SEC("sockops")
@@ -259,10 +260,15 @@ int tcp_release(struct bpf_sock *sk)
 {
 	struct kilter_sock *s;
 
-	if (sk->type != SOCK_STREAM || sk->protocol != IPPROTO_TCP)
+	if (sk->type != SOCK_STREAM)
 		return 1;
 	s = sock_get(sk);
 	if (!s)
+		return 1;
+	/* To its program it is gone, whatever the two ends still have to say to each other. Of
+	 * Multipath TCP nothing else tells. */
+	sock_guard_uncount(s);
+	if (sk->protocol != IPPROTO_TCP)
 		return 1;
 	if (!node_trace && s->flags & SOCK_ADOPTED) {
 		if (s->flags & SOCK_LISTENER)

@@ -54,7 +54,7 @@ struct kilter_event_net { /* CONNECT, LISTEN, REFUSED */
 	struct kilter_peer peer; /* CONNECT, REFUSED: destination; LISTEN: local address */
 	__u32 err;		 /* CONNECT: 0 or the positive errno */
 	__u32 backlog;		 /* LISTEN */
-	__u32 pad;
+	__u32 reason;		 /* REFUSED: enum kilter_refusal */
 };
 
 struct kilter_event_trip {
@@ -62,7 +62,7 @@ struct kilter_event_trip {
 	struct kilter_circuit_key key;
 	__u64 generation;
 	__u32 consecutive;
-	__u32 pad;
+	__u32 by; /* enum kilter_trip */
 };
 
 _Static_assert(sizeof(struct kilter_event) == 56, "no holes");

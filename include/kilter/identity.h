@@ -32,6 +32,11 @@ enum kilter_family {
 	KILTER_FAMILY_V6 = 6,
 };
 
+enum kilter_transport {
+	KILTER_TRANSPORT_TCP = 0,
+	KILTER_TRANSPORT_UDP = 17, /* IPPROTO_UDP */
+};
+
 /*
  * Map "peers": __u32 id -> struct kilter_peer, which is also what is hashed.
  * IPv4 takes addr[0..3] and the rest is zero; an IPv4-mapped IPv6 address is IPv4.
@@ -41,7 +46,7 @@ struct kilter_peer {
 	__u8 addr[16];
 	__be16 port_be;
 	__u8 family;
-	__u8 pad;
+	__u8 transport; /* enum kilter_transport */
 };
 
 /* Map "routes": __u32 id -> struct kilter_route. Hashed: workload, normalised path. */

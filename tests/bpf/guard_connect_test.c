@@ -28,333 +28,12 @@
 #include <kilter/guard.h>
 #include <kilter/identity.h>
 
-#include "core/clock.h"
-#include "guard_connect.skel.h"
-#include "probe/probe.h"
-#include "programs.h"
-#include "request.skel.h"
-#include "sock_owner.skel.h"
-#include "tcp_conn.skel.h"
+#include "guarded.h"
 
 #include <cmocka.h>
 
-#define MS	  NS_PER_MS
-#define LINKS_MAX 16
-/* What a refusal of ours is to the caller. */
-#define REFUSED		(tier_lower ? ENETUNREACH : ECONNREFUSED)
-#define THREADS		8
-#define CONNECTS	40   /* of each thread */
-#define SETTLE_ATTEMPTS 2000 /* of 1 ms: how long a count may take to arrive before it is lost */
-#define ENOUGH		(3600 * NS_PER_SEC)
-
-static struct {
-	char cgroup[256], home[256], bpffs[64];
-	int cgroup_fd;
-	struct sock_owner *owner;
-	struct tcp_conn *tcp;
-	struct request *request;
-	struct guard_connect *guard;
-	struct bpf_link *links[LINKS_MAX];
-	unsigned int links_count;
-	struct ring_buffer *events;
-	unsigned int refused_records, trip_records;
-	struct kilter_event_trip trip;
-	struct kilter_event_net refused;
-} t;
-
-static int write_file(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY | O_CLOEXEC), err = 0;
-
-	if (fd < 0)
-		return -errno;
-	if (write(fd, text, strlen(text)) < 0)
-		err = -errno;
-	close(fd);
-	return err;
-}
-
-static void join_cgroup(const char *dir)
-{
-	char path[512], pid[16];
-
-	snprintf(path, sizeof(path), "%s/cgroup.procs", dir);
-	snprintf(pid, sizeof(pid), "%d", getpid());
-	assert_int_equal(write_file(path, pid), 0);
-}
-
-/* Where this process is in the cgroup v2 hierarchy: the line "0::/path". */
-static void find_home(const char *root)
-{
-	FILE *f = fopen("/proc/self/cgroup", "re");
-	char line[256];
-
-	assert_non_null(f);
-	snprintf(t.home, sizeof(t.home), "%s", root);
-	while (fgets(line, sizeof(line), f)) {
-		line[strcspn(line, "\n")] = '\0';
-		if (!strncmp(line, "0::", 3))
-			snprintf(t.home, sizeof(t.home), "%.100s%.150s", root, line + 3);
-	}
-	fclose(f);
-}
-
-static int on_event(void *ctx, void *data, size_t size)
-{
-	const struct kilter_event *h = data;
-
-	(void)ctx;
-	if (h->type == KILTER_EVENT_REFUSED) {
-		assert_int_equal(size, sizeof(t.refused));
-		t.refused_records++;
-		memcpy(&t.refused, data, sizeof(t.refused));
-	}
-	if (h->type == KILTER_EVENT_TRIP) {
-		assert_int_equal(size, sizeof(t.trip));
-		t.trip_records++;
-		memcpy(&t.trip, data, sizeof(t.trip));
-	}
-	return 0;
-}
-
-static void drain(void)
-{
-	t.refused_records = 0;
-	t.trip_records = 0;
-	assert_true(ring_buffer__consume(t.events) >= 0);
-}
-
-static void attach(struct bpf_program *prog)
-{
-	struct bpf_link *link = bpf_program__attach_cgroup(prog, t.cgroup_fd);
-
-	assert_int_equal(libbpf_get_error(link), 0);
-	assert_true(t.links_count < LINKS_MAX);
-	t.links[t.links_count++] = link;
-}
-
-__attribute__((format(printf, 2, 0))) static int quiet(enum libbpf_print_level level,
-						       const char *fmt, va_list ap)
-{
-	return level == LIBBPF_WARN ? vfprintf(stderr, fmt, ap) : 0;
-}
-
-static int setup(void **state)
-{
-	LIBBPF_OPTS(bpf_object_open_opts, opts, .pin_root_path = t.bpffs);
-	char root[128];
-
-	(void)state;
-	libbpf_set_print(quiet);
-	assert_int_equal(probe_cgroup2_root(root, sizeof(root)), 0);
-	find_home(root);
-	snprintf(t.cgroup, sizeof(t.cgroup), "%s/kilter-guard-connect-test-%d", root, getpid());
-	assert_int_equal(mkdir(t.cgroup, 0755), 0);
-	t.cgroup_fd = open(t.cgroup, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	assert_true(t.cgroup_fd >= 0);
-	snprintf(t.bpffs, sizeof(t.bpffs), "/tmp/kilter-guard-test.XXXXXX");
-	assert_non_null(mkdtemp(t.bpffs));
-	assert_int_equal(mount("bpf", t.bpffs, "bpf", 0, NULL), 0);
-
-	t.owner = sock_owner__open_opts(&opts);
-	t.tcp = tcp_conn__open_opts(&opts);
-	t.request = request__open_opts(&opts);
-	t.guard = guard_connect__open_opts(&opts);
-	assert_non_null(t.owner);
-	assert_non_null(t.tcp);
-	assert_non_null(t.request);
-	assert_non_null(t.guard);
-	tier_choose("tcp_conn", t.tcp->obj);
-	tier_choose("guard_connect", t.guard->obj);
-	t.tcp->rodata->node_trace = !tier_lower;
-	assert_int_equal(sock_owner__load(t.owner), 0);
-	assert_int_equal(tcp_conn__load(t.tcp), 0);
-	assert_int_equal(request__load(t.request), 0);
-	assert_int_equal(guard_connect__load(t.guard), 0);
-	attach(t.owner->progs.own_connect4);
-	attach(t.owner->progs.own_connect6);
-	attach(t.owner->progs.own_bind4);
-	attach(t.owner->progs.own_bind6);
-	attach(t.tcp->progs.tcp_life);
-	attach(t.request->progs.request_ingress);
-	attach(t.request->progs.request_egress);
-	attach(tier_lower ? t.guard->progs.guard_connect4_rewrite : t.guard->progs.guard_connect4);
-	attach(tier_lower ? t.guard->progs.guard_connect6_rewrite : t.guard->progs.guard_connect6);
-	t.events = ring_buffer__new(bpf_map__fd(t.guard->maps.events), on_event, NULL, NULL);
-	assert_non_null(t.events);
-	join_cgroup(t.cgroup);
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	(void)state;
-	join_cgroup(t.home);
-	ring_buffer__free(t.events);
-	for (unsigned int i = 0; i < t.links_count; i++)
-		bpf_link__destroy(t.links[i]);
-	guard_connect__destroy(t.guard);
-	request__destroy(t.request);
-	tcp_conn__destroy(t.tcp);
-	sock_owner__destroy(t.owner);
-	close(t.cgroup_fd);
-	umount(t.bpffs);
-	rmdir(t.bpffs);
-	rmdir(t.cgroup);
-	return 0;
-}
-
-/* --- what a test does --- */
-
-struct dest {
-	struct sockaddr_storage addr;
-	socklen_t len;
-	struct kilter_circuit_key key; /* for any caller */
-};
-
-static struct dest dest_v4(uint16_t port_be)
-{
-	struct dest d = {.len = sizeof(struct sockaddr_in)};
-	struct sockaddr_in *in = (struct sockaddr_in *)&d.addr;
-	union {
-		struct kilter_peer p;
-		__u32 words[sizeof(struct kilter_peer) / 4];
-	} peer = {.p = {.addr = {127, 0, 0, 1}, .port_be = port_be, .family = KILTER_FAMILY_V4}};
-
-	in->sin_family = AF_INET;
-	in->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	in->sin_port = port_be;
-	d.key.peer = kilter_hash_words(peer.words, sizeof(peer.words) / 4);
-	return d;
-}
-
-static struct dest dest_v6(uint16_t port_be, bool mapped)
-{
-	struct dest d = mapped ? dest_v4(port_be) : (struct dest){.len = 0};
-	struct sockaddr_in6 *in = (struct sockaddr_in6 *)&d.addr;
-	union {
-		struct kilter_peer p;
-		__u32 words[sizeof(struct kilter_peer) / 4];
-	} peer = {.p = {.addr = {[15] = 1}, .port_be = port_be, .family = KILTER_FAMILY_V6}};
-
-	memset(&d.addr, 0, sizeof(d.addr));
-	d.len = sizeof(*in);
-	in->sin6_family = AF_INET6;
-	in->sin6_port = port_be;
-	inet_pton(AF_INET6, mapped ? "::ffff:127.0.0.1" : "::1", &in->sin6_addr);
-	if (!mapped)
-		d.key.peer = kilter_hash_words(peer.words, sizeof(peer.words) / 4);
-	return d;
-}
-
-/* A listener on loopback; *ret_port is what it got. */
-static int listen_on(int family, uint16_t *port_be)
-{
-	struct dest d = family == AF_INET6 ? dest_v6(*port_be, false) : dest_v4(*port_be);
-	int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1;
-
-	assert_true(fd >= 0);
-	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-	assert_int_equal(bind(fd, (struct sockaddr *)&d.addr, d.len), 0);
-	assert_int_equal(listen(fd, 1024), 0);
-	assert_int_equal(getsockname(fd, (struct sockaddr *)&d.addr, &d.len), 0);
-	*port_be = family == AF_INET6 ? ((struct sockaddr_in6 *)&d.addr)->sin6_port
-				      : ((struct sockaddr_in *)&d.addr)->sin_port;
-	return fd;
-}
-
-/* 0, or the errno; *ret_fd stays open when it is asked for. */
-static int try_connect(const struct dest *d, int *ret_fd)
-{
-	int fd = socket(d->addr.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0), err;
-
-	assert_true(fd >= 0);
-	err = connect(fd, (const struct sockaddr *)&d->addr, d->len) ? errno : 0;
-	if (ret_fd)
-		*ret_fd = fd;
-	else
-		close(fd);
-	return err;
-}
-
-/* Takes a connection off the listener if one comes within wait_ms. */
-static bool arrives(int listener, int wait_ms)
-{
-	struct pollfd p = {.fd = listener, .events = POLLIN};
-	int fd;
-
-	if (poll(&p, 1, wait_ms) != 1)
-		return false;
-	fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
-	assert_true(fd >= 0);
-	close(fd);
-	return true;
-}
-
-static uint64_t next_generation(void)
-{
-	static uint64_t generation;
-
-	return ++generation;
-}
-
-static struct kilter_guard_policy policy(enum kilter_circuit_state state,
-					 enum kilter_guard_mode mode)
-{
-	return (struct kilter_guard_policy){
-	    .generation = next_generation(),
-	    .lease_until_ns = state == KILTER_CIRCUIT_CLOSED ? 0 : clock_boot_ns() + ENOUGH,
-	    .base_open_ns = ENOUGH,
-	    .permit_timeout_ns = ENOUGH,
-	    .consecutive_failures = 5,
-	    .permits = 3,
-	    .failures = KILTER_FAIL_ON_CONNECT | KILTER_FAIL_ON_HTTP_5XX | KILTER_FAIL_ON_NO_ANSWER,
-	    .state = (__u8)state,
-	    .mode = (__u8)mode,
-	};
-}
-
-static void tell(const struct dest *d, const struct kilter_guard_policy *p)
-{
-	assert_int_equal(
-	    bpf_map_update_elem(bpf_map__fd(t.guard->maps.guard_policy), &d->key, p, BPF_ANY), 0);
-}
-
-static struct kilter_guard_runtime counters(const struct dest *d)
-{
-	struct kilter_guard_runtime rt = {0};
-
-	bpf_map_lookup_elem(bpf_map__fd(t.guard->maps.guard_runtime), &d->key, &rt);
-	return rt;
-}
-
-/* A test is told of one circuit and leaves nothing of it behind. */
-static void forget(const struct dest *d)
-{
-	bpf_map_delete_elem(bpf_map__fd(t.guard->maps.guard_policy), &d->key);
-	bpf_map_delete_elem(bpf_map__fd(t.guard->maps.guard_runtime), &d->key);
-	drain();
-}
-
-static void set_switch(__u32 value)
-{
-	__u32 zero = 0;
-
-	assert_int_equal(
-	    bpf_map_update_elem(bpf_map__fd(t.guard->maps.guard_switch), &zero, &value, BPF_ANY),
-	    0);
-}
-
-/* Waits for a count that is made in another context; its value is what is asserted. */
-#define settles(expression)                                    \
-	do {                                                   \
-		for (int i_ = 0; i_ < SETTLE_ATTEMPTS; i_++) { \
-			if (expression)                        \
-				break;                         \
-			usleep(1000);                          \
-		}                                              \
-		assert_true(expression);                       \
-	} while (0)
+#define THREADS	 8
+#define CONNECTS 40 /* of each thread */
 
 static void an_open_circuit_refuses_and_nothing_arrives(void **state)
 {
@@ -373,8 +52,8 @@ static void an_open_circuit_refuses_and_nothing_arrives(void **state)
 		assert_int_equal(try_connect(&d, NULL), REFUSED);
 	assert_false(arrives(listener, 20));
 	rt = counters(&d);
-	assert_int_equal(rt.refused, 10);
-	assert_int_equal(rt.would_refuse, 0);
+	assert_int_equal(rt.refused[KILTER_REFUSED_OPEN], 10);
+	assert_int_equal(rt.would_refuse[KILTER_REFUSED_OPEN], 0);
 	assert_int_equal(rt.total_failures, 0); /* a refusal of our own is nobody's failure */
 	drain();
 	assert_int_equal(t.refused_records, 10);
@@ -415,7 +94,7 @@ static void a_mapped_address_is_the_ipv4_destination(void **state)
 	assert_int_equal(try_connect(&mapped, NULL), 0);
 	tell(&v4, &p);
 	assert_int_equal(try_connect(&mapped, NULL), REFUSED);
-	assert_int_equal(counters(&v4).refused, 1);
+	assert_int_equal(counters(&v4).refused[KILTER_REFUSED_OPEN], 1);
 	forget(&v4);
 	close(listener);
 }
@@ -471,7 +150,7 @@ static void the_callers_own_circuit_comes_before_the_one_for_any(void **state)
 	assert_int_not_equal(own.key.workload, 0);
 	tell(&own, &closed);
 	assert_int_equal(try_connect(&any, NULL), 0);
-	closed.mode = KILTER_GUARD_OFF; /* off is an answer too */
+	closed.rules.mode = KILTER_GUARD_OFF; /* off is an answer too */
 	tell(&own, &closed);
 	assert_int_equal(try_connect(&any, NULL), 0);
 	forget(&own);
@@ -493,8 +172,8 @@ static void observe_refuses_nothing_and_counts_what_it_would(void **state)
 	for (int i = 0; i < 10; i++)
 		assert_int_equal(try_connect(&d, NULL), 0);
 	rt = counters(&d);
-	assert_int_equal(rt.would_refuse, 10);
-	assert_int_equal(rt.refused, 0);
+	assert_int_equal(rt.would_refuse[KILTER_REFUSED_OPEN], 10);
+	assert_int_equal(rt.refused[KILTER_REFUSED_OPEN], 0);
 	drain();
 	assert_int_equal(t.refused_records, 0);
 	forget(&d);
@@ -515,8 +194,8 @@ static void the_switch_lets_everything_through(void **state)
 	assert_int_equal(try_connect(&d, NULL), 0);
 	set_switch(0);
 	assert_int_equal(try_connect(&d, NULL), REFUSED);
-	assert_int_equal(counters(&d).refused, 2);
-	assert_int_equal(counters(&d).would_refuse, 1);
+	assert_int_equal(counters(&d).refused[KILTER_REFUSED_OPEN], 2);
+	assert_int_equal(counters(&d).would_refuse[KILTER_REFUSED_OPEN], 1);
 	forget(&d);
 	close(listener);
 }
@@ -531,7 +210,7 @@ static void a_lease_ends_by_itself(void **state)
 	struct dest d = dest_v4(port);
 
 	(void)state;
-	p.lease_until_ns = clock_boot_ns() + 300 * MS;
+	p.rules.lease_until_ns = clock_boot_ns() + 300 * MS;
 	tell(&d, &p);
 	while (passed < 3) {
 		uint64_t before = clock_boot_ns();
@@ -539,15 +218,15 @@ static void a_lease_ends_by_itself(void **state)
 
 		if (err) {
 			assert_int_equal(err, REFUSED);
-			assert_true(before < p.lease_until_ns);
+			assert_true(before < p.rules.lease_until_ns);
 			refused++;
 		} else {
-			assert_true(clock_boot_ns() >= p.lease_until_ns);
+			assert_true(clock_boot_ns() >= p.rules.lease_until_ns);
 			passed++;
 		}
 		usleep(1000);
 	}
-	assert_int_equal(counters(&d).refused, refused);
+	assert_int_equal(counters(&d).refused[KILTER_REFUSED_OPEN], refused);
 	assert_int_equal(counters(&d).lease_expired, passed);
 	forget(&d);
 	close(listener);
@@ -573,18 +252,18 @@ static void five_failures_in_a_row_trip_in_the_kernel(void **state)
 	assert_int_equal(rt.consecutive, 5);
 	assert_int_equal(rt.total_failures, 5);
 	assert_int_equal(rt.trips, 1);
-	assert_int_equal(rt.refused, 0);
+	assert_int_equal(rt.refused[KILTER_REFUSED_OPEN], 0);
 	drain();
 	assert_int_equal(t.trip_records, 1);
 	assert_memory_equal(&t.trip.key, &d.key, sizeof(d.key));
-	assert_int_equal(t.trip.generation, p.generation);
+	assert_int_equal(t.trip.generation, p.rules.generation);
 	assert_int_equal(t.trip.consecutive, 5);
 	/* Now somebody listens, and the sixth does not arrive. */
 	listener = listen_on(AF_INET, &port);
 	assert_int_equal(try_connect(&d, NULL), REFUSED);
 	assert_false(arrives(listener, 20));
 	rt = counters(&d);
-	assert_int_equal(rt.refused, 1);
+	assert_int_equal(rt.refused[KILTER_REFUSED_OPEN], 1);
 	assert_int_equal(rt.total_failures, 5);
 	/* A new generation is a new beginning. */
 	p = policy(KILTER_CIRCUIT_CLOSED, KILTER_GUARD_ENFORCE);
@@ -604,8 +283,8 @@ static void a_trip_that_nobody_confirms_ends(void **state)
 	struct kilter_guard_runtime rt;
 
 	(void)state;
-	p.base_open_ns = 200 * MS;
-	p.consecutive_failures = 1;
+	p.rules.base_open_ns = 200 * MS;
+	p.rules.consecutive_failures = 1;
 	close(listener);
 	tell(&d, &p);
 	assert_int_equal(try_connect(&d, NULL), ECONNREFUSED); /* the port's answer */
@@ -617,9 +296,9 @@ static void a_trip_that_nobody_confirms_ends(void **state)
 
 		err = try_connect(&d, NULL);
 		if (err)
-			assert_true(before < rt.tripped_ns + p.base_open_ns);
+			assert_true(before < rt.tripped_ns + p.rules.base_open_ns);
 		else
-			assert_true(clock_boot_ns() >= rt.tripped_ns + p.base_open_ns);
+			assert_true(clock_boot_ns() >= rt.tripped_ns + p.rules.base_open_ns);
 		usleep(1000);
 	} while (err);
 	assert_int_equal(counters(&d).tripped_ns, 0);
@@ -637,7 +316,7 @@ static void a_policy_that_does_not_mind_refusals_does_not_count_them(void **stat
 
 	(void)state;
 	close(listener);
-	p.failures = KILTER_FAIL_ON_HTTP_5XX;
+	p.rules.failures = 0;
 	tell(&d, &p);
 	for (int i = 0; i < 8; i++)
 		try_connect(&d, NULL);
@@ -759,7 +438,7 @@ static void the_late_result_of_an_older_generation_does_not_count(void **state)
 	ask(&c);
 	answer(&c, 500);
 	settles(counters(&d).total_failures == 1);
-	assert_int_equal(counters(&d).generation, p.generation);
+	assert_int_equal(counters(&d).generation, p.rules.generation);
 	assert_int_equal(counters(&d).consecutive, 1);
 	close_pair(&c);
 	forget(&d);
@@ -866,9 +545,11 @@ static void half_open_gives_exactly_its_permits_to_many_threads(void **state)
 			passed += workers[i].passed;
 		}
 		rt = counters(&d);
-		assert_int_equal(passed, p.permits);
-		assert_int_equal(rt.trials, p.permits);
-		assert_int_equal(rt.refused - before.refused, THREADS * CONNECTS - p.permits);
+		assert_int_equal(passed, p.rules.permits);
+		assert_int_equal(rt.trials, p.rules.permits);
+		assert_int_equal(rt.refused[KILTER_REFUSED_HALF_OPEN] -
+				     before.refused[KILTER_REFUSED_HALF_OPEN],
+				 THREADS * CONNECTS - p.rules.permits);
 		for (int i = 0; i < THREADS; i++)
 			for (int k = 0; k < workers[i].passed; k++)
 				close(workers[i].fds[k]);
@@ -889,7 +570,7 @@ static void a_trial_gives_its_permit_back_with_its_first_outcome(void **state)
 	struct pair c;
 
 	(void)state;
-	p.permits = 1;
+	p.rules.permits = 1;
 	tell(&d, &p);
 	c = make_pair(&d, listener);
 	assert_int_equal(try_connect(&d, NULL), REFUSED);
@@ -942,8 +623,8 @@ static void a_permit_that_nobody_gives_back_is_free_after_its_time(void **state)
 	uint64_t given;
 
 	(void)state;
-	p.permits = 1;
-	p.permit_timeout_ns = 200 * MS;
+	p.rules.permits = 1;
+	p.rules.permit_timeout_ns = 200 * MS;
 	tell(&d, &p);
 	assert_int_equal(try_connect(&d, &first), 0);
 	given = counters(&d).permit_ns;
@@ -952,9 +633,9 @@ static void a_permit_that_nobody_gives_back_is_free_after_its_time(void **state)
 
 		err = try_connect(&d, NULL);
 		if (err)
-			assert_true(before < given + p.permit_timeout_ns);
+			assert_true(before < given + p.rules.permit_timeout_ns);
 		else
-			assert_true(clock_boot_ns() >= given + p.permit_timeout_ns);
+			assert_true(clock_boot_ns() >= given + p.rules.permit_timeout_ns);
 		usleep(1000);
 	} while (err);
 	assert_int_equal(counters(&d).trials, 2);
@@ -1014,7 +695,7 @@ static int run(const char *name)
 	};
 
 	t.links_count = 0;
-	return cmocka_run_group_tests_name(name, tests, setup, teardown);
+	return cmocka_run_group_tests_name(name, tests, guarded_setup, guarded_teardown);
 }
 
 int main(void)

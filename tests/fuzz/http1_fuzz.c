@@ -134,12 +134,14 @@ static bool sock_guard_wants(const struct kilter_sock *s, uint16_t status, uint8
 	return false;
 }
 
-static void sock_guard_request(struct kilter_sock *s, uint16_t status, uint8_t error, uint64_t ns)
+static void sock_guard_request(struct kilter_sock *s, uint16_t status, uint8_t error, uint64_t ns,
+			       uint64_t now_ns)
 {
 	(void)s;
 	(void)status;
 	(void)error;
 	(void)ns;
+	(void)now_ns;
 }
 
 #include "lib/scratch.h"

@@ -13,6 +13,13 @@ enum command_op {
 	COMMAND_CIRCUIT_RESET,
 	COMMAND_CIRCUIT_HOLD,
 	COMMAND_CIRCUIT_RELEASE,
+	COMMAND_CIRCUIT_FORCE_OPEN,
+	COMMAND_CIRCUIT_FORCE_CLOSED,
+	COMMAND_CIRCUIT_DISABLE,
+	COMMAND_LIMIT_SET,
+	COMMAND_LIMIT_RESET,
+	COMMAND_GUARD_RELEASE, /* no target */
+	COMMAND_GUARD_ARM,
 };
 enum command_role {
 	ROLE_NONE,
@@ -28,6 +35,9 @@ struct command_request {
 	uint32_t uid;	  /* of the caller (SO_PEERCRED) */
 	char target[228]; /* circuit name, NUL-terminated */
 	char request_id[64];
+	/* COMMAND_LIMIT_SET */
+	double rate_limit; /* connects a second; 0: none */
+	uint32_t burst, max_connections;
 };
 
 struct command_reply {
@@ -36,7 +46,7 @@ struct command_reply {
 	char message[196]; /* one sentence for the caller */
 };
 
-_Static_assert(sizeof(struct command_request) == 312, "no holes");
+_Static_assert(sizeof(struct command_request) == 328, "no holes");
 _Static_assert(sizeof(struct command_reply) == 208, "no holes");
 
 #endif

@@ -32,6 +32,7 @@
 #define HTTP_GZIP_MIN	   1024u
 #define HTTP_COMMAND_NS	   (5 * NS_PER_SEC)
 #define HTTP_STATUSES	   24u
+#define COMMAND_TEXT	   (API_NAME_MAX + 96)
 #define HTTP_IDEMPOTENT	   64u /* answers remembered */
 #define HTTP_IDEMPOTENT_NS (10 * 60 * NS_PER_SEC)
 
@@ -76,7 +77,7 @@ struct request {
 };
 
 struct remembered {
-	char key[64], path[API_NAME_MAX + 64];
+	char key[64], path[COMMAND_TEXT];
 	uint32_t uid;
 	uint64_t until_ns;
 	int status;
@@ -512,6 +513,18 @@ static const char *header(struct MHD_Connection *c, const char *name)
 	return MHD_lookup_connection_value(c, MHD_HEADER_KIND, name);
 }
 
+static const char *argument(struct MHD_Connection *c, const char *name)
+{
+	return MHD_lookup_connection_value(c, MHD_GET_ARGUMENT_KIND, name);
+}
+
+/* What is asked for, so that two commands are the same when it is. */
+static void command_text(const struct command_request *q, char ret[static COMMAND_TEXT])
+{
+	snprintf(ret, COMMAND_TEXT, "%u %s %.17g %u %u", q->op, q->target, q->rate_limit, q->burst,
+		 q->max_connections);
+}
+
 static enum MHD_Result answer(struct http *h, struct request *r)
 {
 	struct api_reply *reply = &r->reply;
@@ -592,7 +605,7 @@ static void remember(struct http *h, const struct request *r)
 	m->uid = q->uid;
 	m->until_ns = clock_ns(CLOCK_MONOTONIC) + HTTP_IDEMPOTENT_NS;
 	snprintf(m->key, sizeof(m->key), "%s", r->key);
-	snprintf(m->path, sizeof(m->path), "%u %s", q->op, q->target);
+	command_text(q, m->path);
 }
 
 static void finish_command(struct http *h, struct request *r, int status, const char *message)
@@ -603,7 +616,8 @@ static void finish_command(struct http *h, struct request *r, int status, const 
 
 		json_init(&j, API_JSON_MAX);
 		json_object_begin(&j);
-		json_kv_string(&j, "circuit", r->reply.command.target);
+		if (*r->reply.command.target)
+			json_kv_string(&j, "circuit", r->reply.command.target);
 		json_kv_string(&j, "message", message);
 		json_object_end(&j);
 		api_json(&r->reply, 200, &j);
@@ -705,8 +719,11 @@ static bool dispatch(struct http *h, struct request *r, struct conn *c, const ch
 	    .method = method,
 	    .path = url,
 	    .accept = header(r->connection, "Accept"),
-	    .limit = MHD_lookup_connection_value(r->connection, MHD_GET_ARGUMENT_KIND, "limit"),
-	    .cursor = MHD_lookup_connection_value(r->connection, MHD_GET_ARGUMENT_KIND, "cursor"),
+	    .limit = argument(r->connection, "limit"),
+	    .cursor = argument(r->connection, "cursor"),
+	    .rate_limit = argument(r->connection, "rate_limit"),
+	    .burst = argument(r->connection, "burst"),
+	    .max_connections = argument(r->connection, "max_connections"),
 	    .unix_socket = c->is_unix,
 	    .uid = c->uid,
 	    .role = c->is_unix && c->uid_known && !c->uid ? ROLE_ADMIN : ROLE_VIEWER,
@@ -715,7 +732,7 @@ static bool dispatch(struct http *h, struct request *r, struct conn *c, const ch
 	};
 	const char *key = header(r->connection, "Idempotency-Key");
 	struct remembered *m;
-	char path[sizeof(m->path)];
+	char path[COMMAND_TEXT];
 
 	if (key && !negotiate_id_valid(key)) {
 		api_problem(&r->reply, 400, "Idempotency-Key must be 1 to 63 of A-Za-z0-9._-");
@@ -727,7 +744,7 @@ static bool dispatch(struct http *h, struct request *r, struct conn *c, const ch
 	api_dispatch(&q, &r->reply);
 	if (r->reply.status != API_ASYNC)
 		return true;
-	snprintf(path, sizeof(path), "%u %s", r->reply.command.op, r->reply.command.target);
+	command_text(&r->reply.command, path);
 	m = *r->key ? recall(h, r, q.uid) : NULL;
 	if (!m)
 		return !send_command(h, r, c);

@@ -44,6 +44,9 @@ static const struct route routes[] = {
     {"GET", "/api/v1/health/summary", api_get_health_summary, 0, "How many are in which state"},
     {"GET", "/api/v1/circuits", api_get_circuits, ROUTE_LIST, "Every circuit"},
     {"GET", "/api/v1/circuits/{name}", api_get_circuits, 0, "One circuit"},
+    {"GET", "/api/v1/limits", api_get_limits, ROUTE_LIST, "Rate limits and bulkheads"},
+    {"GET", "/api/v1/limits/{name}", api_get_limits, 0, "The limits of one circuit"},
+    {"GET", "/api/v1/guard", api_get_guard, 0, "The guard as a whole: its switch, what is open"},
     {"GET", "/api/v1/listeners", api_get_listeners, ROUTE_LIST, "Accept queues"},
     {"GET", "/api/v1/syscalls", api_get_syscalls, ROUTE_LIST, "Sampled system calls"},
     {"GET", "/api/v1/probes", api_get_probes, ROUTE_LIST, "Every kernel probe"},
@@ -57,7 +60,20 @@ static const struct route routes[] = {
      "Close it and forget its failures"},
     {"POST", "/api/v1/circuits/{name}/hold", api_post_circuit, ROUTE_ADMIN,
      "Keep its state until released"},
-    {"POST", "/api/v1/circuits/{name}/release", api_post_circuit, ROUTE_ADMIN, "Let it move again"},
+    {"POST", "/api/v1/circuits/{name}/release", api_post_circuit, ROUTE_ADMIN,
+     "Let it decide by itself again"},
+    {"POST", "/api/v1/circuits/{name}/force-open", api_post_circuit, ROUTE_ADMIN,
+     "Refuse until released"},
+    {"POST", "/api/v1/circuits/{name}/force-closed", api_post_circuit, ROUTE_ADMIN,
+     "Let through until released"},
+    {"POST", "/api/v1/circuits/{name}/disable", api_post_circuit, ROUTE_ADMIN,
+     "Neither count nor refuse until released"},
+    {"POST", "/api/v1/limits/{name}/set", api_post_limit, ROUTE_ADMIN,
+     "Other limits than the policy's: ?rate_limit, ?burst, ?max_connections"},
+    {"POST", "/api/v1/limits/{name}/reset", api_post_limit, ROUTE_ADMIN,
+     "The policy's limits again, with an empty bucket"},
+    {"POST", "/api/v1/guard/release", api_post_guard, ROUTE_ADMIN, "Refuse nothing on this node"},
+    {"POST", "/api/v1/guard/arm", api_post_guard, ROUTE_ADMIN, "End that"},
 };
 #define ROUTES (sizeof(routes) / sizeof(routes[0]))
 
@@ -325,24 +341,4 @@ void api_dispatch(struct api_request *r, struct api_reply *reply)
 		found->fn(r, reply);
 	if (reply->status != 405)
 		reply->allow[0] = '\0';
-}
-
-void api_post_circuit(struct api_request *r, struct api_reply *reply)
-{
-	static const struct {
-		const char *verb;
-		enum command_op op;
-	} verbs[] = {{"/trip", COMMAND_CIRCUIT_TRIP},
-		     {"/reset", COMMAND_CIRCUIT_RESET},
-		     {"/hold", COMMAND_CIRCUIT_HOLD},
-		     {"/release", COMMAND_CIRCUIT_RELEASE}};
-	const char *verb = strrchr(r->path, '/');
-
-	for (size_t i = 0; i < sizeof(verbs) / sizeof(verbs[0]); i++)
-		if (!strcmp(verb, verbs[i].verb))
-			reply->command.op = verbs[i].op;
-	reply->command.role = r->role;
-	reply->command.uid = r->uid;
-	snprintf(reply->command.target, sizeof(reply->command.target), "%s", r->name);
-	reply->status = API_ASYNC;
 }

@@ -24,8 +24,9 @@
 
 struct api_request {
 	const char *method, *path, *accept;
-	const char *limit, *cursor;	 /* of the query, or NULL */
-	const struct snapshot *snapshot; /* NULL: none yet */
+	const char *limit, *cursor;			  /* of the query, or NULL */
+	const char *rate_limit, *burst, *max_connections; /* the same */
+	const struct snapshot *snapshot;		  /* NULL: none yet */
 	bool unix_socket;
 	enum command_role role;
 	uint32_t uid;
@@ -70,5 +71,9 @@ void api_get_audit(struct api_request *r, struct api_reply *reply);
 void api_get_config(struct api_request *r, struct api_reply *reply);
 void api_get_phases(struct api_request *r, struct api_reply *reply);
 void api_post_circuit(struct api_request *r, struct api_reply *reply);
+void api_get_limits(struct api_request *r, struct api_reply *reply);
+void api_post_limit(struct api_request *r, struct api_reply *reply);
+void api_get_guard(struct api_request *r, struct api_reply *reply);
+void api_post_guard(struct api_request *r, struct api_reply *reply);
 
 #endif

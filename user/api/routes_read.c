@@ -5,25 +5,23 @@
 #include <string.h>
 
 #include "api/negotiate.h"
-#include "api/routes.h"
+#include "api/read.h"
 #include "core/clock.h"
-
-#define TEXT(s, str) snapshot_text(s, str)
 
 static const char *const span_names[MODEL_SPANS] = {
     [MODEL_10S] = "10s", [MODEL_1M] = "1m", [MODEL_5M] = "5m", [MODEL_1H] = "1h"};
 
-static double seconds(uint64_t ns)
+double read_seconds(uint64_t ns)
 {
 	return (double)ns / 1e9;
 }
 
-static void put_str(struct json *j, const char *key, const struct snapshot *s, snap_str str)
+void read_put_str(struct json *j, const char *key, const struct snapshot *s, snap_str str)
 {
 	json_kv_string(j, key, TEXT(s, str));
 }
 
-static void put_time(struct json *j, const char *key, uint64_t real_ns)
+void read_put_time(struct json *j, const char *key, uint64_t real_ns)
 {
 	char buf[31];
 
@@ -45,7 +43,7 @@ static void put_red(struct json *j, const char *key, const struct snap_red red[M
 		json_kv_double(j, "p95_seconds", red[i].p95);
 		json_kv_double(j, "p99_seconds", red[i].p99);
 		json_kv_double(j, "mean_seconds", red[i].mean);
-		json_kv_double(j, "covered_seconds", seconds(red[i].covered_ns));
+		json_kv_double(j, "covered_seconds", read_seconds(red[i].covered_ns));
 		json_object_end(j);
 	}
 	json_object_end(j);
@@ -75,7 +73,7 @@ static void put_tcp(struct json *j, const struct snap_tcp tcp[MODEL_SPANS])
 static void put_health(struct json *j, const struct snapshot *s, const struct snap_health *h)
 {
 	json_kv_string(j, "state", TEXT(s, h->state));
-	put_time(j, "since", h->since_real_ns);
+	read_put_time(j, "since", h->since_real_ns);
 	json_kv_u64(j, "transitions", h->transitions);
 	json_key(j, "reasons");
 	json_array_begin(j);
@@ -83,13 +81,13 @@ static void put_health(struct json *j, const struct snapshot *s, const struct sn
 		const struct snap_reason *r = &h->reasons[i];
 
 		json_object_begin(j);
-		put_str(j, "code", s, r->code);
-		put_str(j, "text", s, r->text);
-		put_str(j, "severity", s, r->severity);
+		read_put_str(j, "code", s, r->code);
+		read_put_str(j, "text", s, r->text);
+		read_put_str(j, "severity", s, r->severity);
 		json_kv_double(j, "observed", r->observed);
 		json_kv_double(j, "threshold", r->threshold);
 		json_kv_u64(j, "samples", r->samples);
-		json_kv_double(j, "window_seconds", seconds(r->window_ns));
+		json_kv_double(j, "window_seconds", read_seconds(r->window_ns));
 		json_object_end(j);
 	}
 	json_array_end(j);
@@ -119,7 +117,6 @@ static const char *workload_name(const struct snapshot *s, uint32_t row)
 }
 
 /* One row as an object. */
-typedef void (*put_fn)(struct json *j, const struct snapshot *s, uint32_t row);
 
 static void put_service(struct json *j, const struct snapshot *s, uint32_t row)
 {
@@ -127,16 +124,16 @@ static void put_service(struct json *j, const struct snapshot *s, uint32_t row)
 	    &snapshot_rows(s, SNAP_WORKLOADS, struct snap_workload)[row];
 
 	json_object_begin(j);
-	put_str(j, "name", s, w->name);
-	put_str(j, "kind", s, w->kind);
-	put_str(j, "executable", s, w->exe);
+	read_put_str(j, "name", s, w->name);
+	read_put_str(j, "kind", s, w->kind);
+	read_put_str(j, "executable", s, w->exe);
 	json_kv_u64(j, "pid", w->pid);
-	put_str(j, "comm", s, w->comm);
-	put_str(j, "cgroup", s, w->cgroup_path);
+	read_put_str(j, "comm", s, w->comm);
+	read_put_str(j, "cgroup", s, w->cgroup_path);
 	json_kv_u64(j, "cgroup_id", w->cgroup_id);
-	put_str(j, "container_id", s, w->container_id);
-	put_str(j, "pod_uid", s, w->pod_uid);
-	put_str(j, "unit", s, w->unit);
+	read_put_str(j, "container_id", s, w->container_id);
+	read_put_str(j, "pod_uid", s, w->pod_uid);
+	read_put_str(j, "unit", s, w->unit);
 	json_kv_u64(j, "open_connections", w->open_connections);
 	json_kv_u64(j, "undecoded_connections", w->undecoded);
 	put_red(j, "server", w->server);
@@ -153,8 +150,8 @@ static void put_edge(struct json *j, const struct snapshot *s, uint32_t row)
 	json_object_begin(j);
 	json_kv_string(j, "caller", workload_name(s, e->caller));
 	json_kv_string(j, "callee", workload_name(s, e->callee));
-	put_str(j, "destination", s, e->destination);
-	put_str(j, "address", s, e->address);
+	read_put_str(j, "destination", s, e->destination);
+	read_put_str(j, "address", s, e->address);
 	json_kv_u64(j, "port", e->port);
 	json_kv_u64(j, "open_connections", e->open_connections);
 	put_red(j, "red", e->red);
@@ -165,41 +162,6 @@ static void put_edge(struct json *j, const struct snapshot *s, uint32_t row)
 		? TEXT(s, snapshot_rows(s, SNAP_CIRCUITS, struct snap_circuit)[e->circuit].name)
 		: NULL);
 	put_health_row(j, s, e->health);
-	json_object_end(j);
-}
-
-static void put_circuit(struct json *j, const struct snapshot *s, uint32_t row)
-{
-	const struct snap_circuit *c = &snapshot_rows(s, SNAP_CIRCUITS, struct snap_circuit)[row];
-
-	json_object_begin(j);
-	put_str(j, "name", s, c->name);
-	put_str(j, "policy", s, c->policy);
-	put_str(j, "workload", s, c->workload);
-	put_str(j, "destination", s, c->destination);
-	put_str(j, "state", s, c->state);
-	put_time(j, "since", c->since_real_ns);
-	put_str(j, "reason", s, c->reason);
-	put_str(j, "mode", s, c->mode);
-	put_str(j, "mode_reason", s, c->mode_reason);
-	json_kv_bool(j, "held", c->held);
-	json_kv_u64(j, "generation", c->generation);
-	json_kv_u64(j, "consecutive_failures", c->consecutive);
-	json_kv_u64(j, "opens_in_a_row", c->opens);
-	json_kv_double(j, "lease_left_seconds", seconds(c->lease_left_ns));
-	json_kv_double(j, "retry_in_seconds", seconds(c->retry_in_ns));
-	json_kv_u64(j, "successes", c->successes);
-	json_kv_u64(j, "failures", c->failures);
-	json_kv_u64(j, "refused", c->refused);
-	json_kv_u64(j, "would_refuse", c->would_refuse);
-	json_kv_u64(j, "lease_expired", c->lease_expired);
-	json_kv_u64(j, "trips", c->trips);
-	json_key(j, "transitions");
-	json_object_begin(j);
-	json_kv_u64(j, "closed", c->transitions[0]);
-	json_kv_u64(j, "open", c->transitions[1]);
-	json_kv_u64(j, "half_open", c->transitions[2]);
-	json_object_end(j);
 	json_object_end(j);
 }
 
@@ -224,11 +186,11 @@ static void put_syscall(struct json *j, const struct snapshot *s, uint32_t row)
 
 	json_object_begin(j);
 	json_kv_string(j, "service", workload_name(s, c->workload));
-	put_str(j, "syscall", s, c->name);
+	read_put_str(j, "syscall", s, c->name);
 	json_kv_u64(j, "number", c->nr);
 	json_kv_u64(j, "sampled", c->total.count);
 	json_kv_u64(j, "errors", c->total.errors);
-	json_kv_double(j, "seconds", seconds(c->total.sum_ns));
+	json_kv_double(j, "seconds", read_seconds(c->total.sum_ns));
 	json_object_end(j);
 }
 
@@ -237,15 +199,15 @@ static void put_probe(struct json *j, const struct snapshot *s, uint32_t row)
 	const struct snap_probe *p = &snapshot_rows(s, SNAP_PROBES, struct snap_probe)[row];
 
 	json_object_begin(j);
-	put_str(j, "name", s, p->name);
-	put_str(j, "version", s, p->version);
-	put_str(j, "tier", s, p->tier);
+	read_put_str(j, "name", s, p->name);
+	read_put_str(j, "version", s, p->version);
+	read_put_str(j, "tier", s, p->tier);
 	json_kv_bool(j, "running", p->running);
 	json_kv_bool(j, "essential", p->essential);
-	put_str(j, "reason", s, p->reason);
-	put_str(j, "hooks", s, p->hooks);
+	read_put_str(j, "reason", s, p->reason);
+	read_put_str(j, "hooks", s, p->hooks);
 	json_kv_u64(j, "events", p->events);
-	json_kv_double(j, "run_seconds", seconds(p->run_ns));
+	json_kv_double(j, "run_seconds", read_seconds(p->run_ns));
 	json_object_end(j);
 }
 
@@ -266,10 +228,10 @@ static void put_config(struct json *j, const struct snapshot *s, uint32_t row)
 	const struct snap_config *c = &snapshot_rows(s, SNAP_CONFIG, struct snap_config)[row];
 
 	json_object_begin(j);
-	put_str(j, "path", s, c->path);
-	put_str(j, "value", s, c->value);
-	put_str(j, "origin", s, c->origin);
-	put_str(j, "doc", s, c->doc);
+	read_put_str(j, "path", s, c->path);
+	read_put_str(j, "value", s, c->value);
+	read_put_str(j, "origin", s, c->origin);
+	read_put_str(j, "doc", s, c->doc);
 	json_object_end(j);
 }
 
@@ -278,9 +240,9 @@ static void put_phase(struct json *j, const struct snapshot *s, uint32_t row)
 	const struct snap_phase *p = &snapshot_rows(s, SNAP_PHASES, struct snap_phase)[row];
 
 	json_object_begin(j);
-	put_str(j, "name", s, p->name);
-	put_str(j, "result", s, p->result);
-	json_kv_double(j, "took_seconds", seconds(p->took_ns));
+	read_put_str(j, "name", s, p->name);
+	read_put_str(j, "result", s, p->result);
+	json_kv_double(j, "took_seconds", read_seconds(p->took_ns));
 	json_object_end(j);
 }
 
@@ -289,9 +251,9 @@ static void put_drop(struct json *j, const struct snapshot *s, uint32_t row)
 	const struct snap_drop *d = &snapshot_rows(s, SNAP_DROPS, struct snap_drop)[row];
 
 	json_object_begin(j);
-	put_str(j, "where", s, d->where);
-	put_str(j, "reason", s, d->reason);
-	put_str(j, "text", s, d->text);
+	read_put_str(j, "where", s, d->where);
+	read_put_str(j, "reason", s, d->reason);
+	read_put_str(j, "text", s, d->text);
 	json_kv_u64(j, "total", d->total);
 	json_kv_bool(j, "loses", d->loses);
 	json_object_end(j);
@@ -302,7 +264,7 @@ static void put_map(struct json *j, const struct snapshot *s, uint32_t row)
 	const struct snap_map *m = &snapshot_rows(s, SNAP_MAPS, struct snap_map)[row];
 
 	json_object_begin(j);
-	put_str(j, "name", s, m->name);
+	read_put_str(j, "name", s, m->name);
 	json_kv_u64(j, "entries", m->entries);
 	json_kv_u64(j, "max_entries", m->max_entries);
 	json_kv_u64(j, "bytes", m->bytes);
@@ -310,7 +272,7 @@ static void put_map(struct json *j, const struct snapshot *s, uint32_t row)
 }
 
 static void put_all(struct json *j, const char *key, const struct snapshot *s, enum snap_table t,
-		    put_fn put)
+		    read_put_fn put)
 {
 	json_key(j, key);
 	json_array_begin(j);
@@ -319,16 +281,13 @@ static void put_all(struct json *j, const char *key, const struct snapshot *s, e
 	json_array_end(j);
 }
 
-/* Is it of the list? NULL: every row is. */
-typedef bool (*row_fn)(const struct snapshot *s, uint32_t row);
-
 static bool is_service(const struct snapshot *s, uint32_t row)
 {
 	return snapshot_rows(s, SNAP_WORKLOADS, struct snap_workload)[row].service;
 }
 
-static void list_of(struct api_request *r, struct api_reply *reply, enum snap_table t, row_fn of,
-		    put_fn put)
+void read_list_of(struct api_request *r, struct api_reply *reply, enum snap_table t, read_row_fn of,
+		  read_put_fn put)
 {
 	uint32_t limit = API_LIMIT, at = 0, n = 0;
 	char next[API_CURSOR_MAX];
@@ -361,14 +320,14 @@ static void list_of(struct api_request *r, struct api_reply *reply, enum snap_ta
 	api_json(reply, 200, &j);
 }
 
-static void list(struct api_request *r, struct api_reply *reply, enum snap_table t, put_fn put)
+void read_list(struct api_request *r, struct api_reply *reply, enum snap_table t, read_put_fn put)
 {
-	list_of(r, reply, t, NULL, put);
+	read_list_of(r, reply, t, NULL, put);
 }
 
 /* Each of these rows starts with its name. */
-static void one(struct api_request *r, struct api_reply *reply, enum snap_table t, size_t size,
-		put_fn put)
+void read_one(struct api_request *r, struct api_reply *reply, enum snap_table t, size_t size,
+	      read_put_fn put)
 {
 	const struct snapshot *s = r->snapshot;
 	struct json j;
@@ -387,62 +346,53 @@ static void one(struct api_request *r, struct api_reply *reply, enum snap_table 
 	api_problem(reply, 404, "there is nothing of this name");
 }
 
-_Static_assert(offsetof(struct snap_workload, name) == 0, "see one()");
-_Static_assert(offsetof(struct snap_circuit, name) == 0, "see one()");
-_Static_assert(offsetof(struct snap_probe, name) == 0, "see one()");
+_Static_assert(offsetof(struct snap_workload, name) == 0, "see read_one()");
+_Static_assert(offsetof(struct snap_probe, name) == 0, "see read_one()");
 
 void api_get_services(struct api_request *r, struct api_reply *reply)
 {
 	if (*r->name)
-		one(r, reply, SNAP_WORKLOADS, sizeof(struct snap_workload), put_service);
+		read_one(r, reply, SNAP_WORKLOADS, sizeof(struct snap_workload), put_service);
 	else
-		list_of(r, reply, SNAP_WORKLOADS, is_service, put_service);
-}
-
-void api_get_circuits(struct api_request *r, struct api_reply *reply)
-{
-	if (*r->name)
-		one(r, reply, SNAP_CIRCUITS, sizeof(struct snap_circuit), put_circuit);
-	else
-		list(r, reply, SNAP_CIRCUITS, put_circuit);
+		read_list_of(r, reply, SNAP_WORKLOADS, is_service, put_service);
 }
 
 void api_get_probes(struct api_request *r, struct api_reply *reply)
 {
 	if (*r->name)
-		one(r, reply, SNAP_PROBES, sizeof(struct snap_probe), put_probe);
+		read_one(r, reply, SNAP_PROBES, sizeof(struct snap_probe), put_probe);
 	else
-		list(r, reply, SNAP_PROBES, put_probe);
+		read_list(r, reply, SNAP_PROBES, put_probe);
 }
 
 void api_get_dependencies(struct api_request *r, struct api_reply *reply)
 {
-	list(r, reply, SNAP_EDGES, put_edge);
+	read_list(r, reply, SNAP_EDGES, put_edge);
 }
 
 void api_get_listeners(struct api_request *r, struct api_reply *reply)
 {
-	list(r, reply, SNAP_LISTENERS, put_listener);
+	read_list(r, reply, SNAP_LISTENERS, put_listener);
 }
 
 void api_get_syscalls(struct api_request *r, struct api_reply *reply)
 {
-	list(r, reply, SNAP_SYSCALLS, put_syscall);
+	read_list(r, reply, SNAP_SYSCALLS, put_syscall);
 }
 
 void api_get_audit(struct api_request *r, struct api_reply *reply)
 {
-	list(r, reply, SNAP_AUDIT, put_audit);
+	read_list(r, reply, SNAP_AUDIT, put_audit);
 }
 
 void api_get_config(struct api_request *r, struct api_reply *reply)
 {
-	list(r, reply, SNAP_CONFIG, put_config);
+	read_list(r, reply, SNAP_CONFIG, put_config);
 }
 
 void api_get_phases(struct api_request *r, struct api_reply *reply)
 {
-	list(r, reply, SNAP_PHASES, put_phase);
+	read_list(r, reply, SNAP_PHASES, put_phase);
 }
 
 static void put_subjects(struct json *j, const char *key, const struct snapshot *s,
@@ -456,7 +406,7 @@ static void put_subjects(struct json *j, const char *key, const struct snapshot 
 		if (strcmp(TEXT(s, h[i].kind), kind))
 			continue;
 		json_object_begin(j);
-		put_str(j, "name", s, h[i].name);
+		read_put_str(j, "name", s, h[i].name);
 		put_health(j, s, &h[i]);
 		json_object_end(j);
 	}
@@ -487,7 +437,7 @@ void api_get_health(struct api_request *r, struct api_reply *reply)
 		const struct snap_health *h =
 		    &snapshot_rows(s, SNAP_HEALTH, struct snap_health)[node];
 
-		put_str(&j, "name", s, h->name);
+		read_put_str(&j, "name", s, h->name);
 		put_health(&j, s, h);
 	} else {
 		json_kv_string(&j, "state", "unknown");
@@ -547,24 +497,25 @@ void api_get_status(struct api_request *r, struct api_reply *reply)
 	}
 	json_init(&j, API_JSON_MAX);
 	json_object_begin(&j);
-	put_str(&j, "version", s, n->version);
-	put_str(&j, "revision", s, n->revision);
-	put_time(&j, "started", n->start_real_ns);
-	json_kv_double(
-	    &j, "uptime_seconds",
-	    n->now_real_ns > n->start_real_ns ? seconds(n->now_real_ns - n->start_real_ns) : 0);
-	put_str(&j, "kernel", s, n->kernel);
-	put_str(&j, "hostname", s, n->hostname);
-	put_str(&j, "cgroup", s, n->cgroup);
-	put_str(&j, "bpffs", s, n->bpffs);
-	put_str(&j, "config_file", s, n->config_file);
-	put_str(&j, "audit_file", s, n->audit_file);
+	read_put_str(&j, "version", s, n->version);
+	read_put_str(&j, "revision", s, n->revision);
+	read_put_time(&j, "started", n->start_real_ns);
+	json_kv_double(&j, "uptime_seconds",
+		       n->now_real_ns > n->start_real_ns
+			   ? read_seconds(n->now_real_ns - n->start_real_ns)
+			   : 0);
+	read_put_str(&j, "kernel", s, n->kernel);
+	read_put_str(&j, "hostname", s, n->hostname);
+	read_put_str(&j, "cgroup", s, n->cgroup);
+	read_put_str(&j, "bpffs", s, n->bpffs);
+	read_put_str(&j, "config_file", s, n->config_file);
+	read_put_str(&j, "audit_file", s, n->audit_file);
 	json_kv_u64(&j, "config_generation", n->config_generation);
 	json_kv_bool(&j, "ready", n->ready);
 	json_kv_bool(&j, "incomplete", n->incomplete);
 	json_kv_u64(&j, "ticks", n->ticks);
 	json_kv_u64(&j, "ticks_late", n->ticks_late);
-	json_kv_double(&j, "last_tick_seconds", seconds(n->last_tick_ns));
+	json_kv_double(&j, "last_tick_seconds", read_seconds(n->last_tick_ns));
 	json_kv_double(&j, "syscall_sample_ratio", n->syscall_sample_ratio);
 	json_kv_u64(&j, "front_pid", n->front_pid);
 	json_kv_u64(&j, "pid", n->pid);

@@ -148,6 +148,25 @@ static void record_exit(struct audit *a, const struct kilter_event *ev,
 	audit_record_end(a);
 }
 
+static const char *refusal_text(uint32_t reason)
+{
+	switch (reason) {
+	case KILTER_REFUSED_OPEN:
+		return "refused by the guard: the circuit is open";
+	case KILTER_REFUSED_HALF_OPEN:
+		return "refused by the guard: the circuit is half-open, and its trials are under way";
+	case KILTER_REFUSED_RAMP_UP:
+		return "refused by the guard: the circuit was closed a moment ago";
+	case KILTER_REFUSED_RATE:
+		return "refused by the guard: over the rate limit";
+	case KILTER_REFUSED_CONNECTIONS:
+		return "refused by the guard: max_connections are open";
+	case KILTER_REDIRECTED:
+		return "sent to the stand-by by the guard: the circuit is not closed";
+	}
+	return "refused by the guard";
+}
+
 static void record_net(struct audit *a, const struct kilter_event *ev,
 		       const struct audit_names *names, uint64_t at)
 {
@@ -162,8 +181,12 @@ static void record_net(struct audit *a, const struct kilter_event *ev,
 		put_peer(j, "server", &x->peer, NULL);
 		json_kv_u64(j, "kilter.backlog", x->backlog);
 	} else if (ev->type == KILTER_EVENT_REFUSED) {
-		j = audit_record_begin(a, "connect-refused", "network", "denied", "failure", at);
-		json_kv_string(j, "event.reason", "refused by the guard: the circuit is open");
+		bool to_standby = x->reason == KILTER_REDIRECTED;
+
+		j = audit_record_begin(a, to_standby ? "connect-redirected" : "connect-refused",
+				       "network", to_standby ? "connection" : "denied",
+				       to_standby ? "success" : "failure", at);
+		json_kv_string(j, "event.reason", refusal_text(x->reason));
 		put_process(j, ev, names);
 		put_executable(j, names);
 		json_kv_string(j, "network.direction", "egress");
@@ -200,8 +223,17 @@ static void record_trip(struct audit *a, const struct kilter_event *ev,
 	    audit_record_begin(a, "circuit-kernel-trip", "network", "change", "success", at);
 	char reason[64];
 
-	snprintf(reason, sizeof(reason), "%u failures in a row, seen in the kernel",
-		 x->consecutive);
+	switch (x->by) {
+	case KILTER_TRIP_FAILURE_RATIO:
+		snprintf(reason, sizeof(reason), "failure_ratio reached, seen in the kernel");
+		break;
+	case KILTER_TRIP_SLOW_RATIO:
+		snprintf(reason, sizeof(reason), "slow_call_ratio reached, seen in the kernel");
+		break;
+	default:
+		snprintf(reason, sizeof(reason), "%u failures in a row, seen in the kernel",
+			 x->consecutive);
+	}
 	json_kv_string(j, "event.reason", reason);
 	if (names)
 		kv_optional(j, "kilter.subject", names->circuit);
@@ -278,6 +310,7 @@ static const struct {
     [BUS_CIRCUIT_TRANSITION] = {"circuit-transition", "network", "change"},
     [BUS_HEALTH_TRANSITION] = {"health-transition", "host", "change"},
     [BUS_MANUAL_ACTION] = {"manual-action", "configuration", "change"},
+    [BUS_GUARD] = {"guard", "network", "change"},
     [BUS_PROBE] = {"probe-change", "driver", "change"},
     [BUS_FRONT] = {"front-restart", "process", "start"},
 };
@@ -292,7 +325,7 @@ void audit_bus_event(void *audit, const struct bus_event *ev)
 	if ((unsigned int)ev->kind >= BUS_KIND_MAX)
 		return;
 	action = bus_words[ev->kind].action;
-	if (ev->kind == BUS_MANUAL_ACTION && ev->action)
+	if ((ev->kind == BUS_MANUAL_ACTION || ev->kind == BUS_GUARD) && ev->action)
 		action = ev->action;
 	if (!outcome)
 		outcome = ev->kind == BUS_CONFIG_REJECTED ? "failure" : "success";

@@ -28,7 +28,7 @@ enum cli_output {
 struct cli {
 	enum cli_output output;
 	const char *socket, *bpffs, *audit_file;
-	bool watch, color, headers, summary, follow;
+	bool watch, color, headers, summary, follow, all;
 	uint64_t interval_ns;	   /* 0: not given */
 	unsigned int count, limit; /* --count of frames, --limit of records; 0: no end */
 	const char *action, *service, *outcome, *since; /* audit query */
@@ -65,6 +65,7 @@ int cli_service(struct cli *c);
 int cli_deps(struct cli *c);
 int cli_health(struct cli *c);
 int cli_circuits(struct cli *c);
+int cli_limits(struct cli *c);
 int cli_probes(struct cli *c);
 int cli_bench(struct cli *c);
 int cli_audit(struct cli *c);
@@ -72,6 +73,12 @@ int cli_config(struct cli *c);
 int cli_completion(struct cli *c);
 int cli_version(struct cli *c);
 int cli_help(struct cli *c);
+
+/* cmd_lists.c: what the others print with. */
+/* GETs path and prints it: as JSON, or by `print`; again and again with --watch. */
+int cli_show(struct cli *c, const char *path, int (*print)(struct cli *c, json_t *j));
+int cli_print_object(struct cli *c, json_t *j);
+void cli_field(const char *name, const char *value);
 
 /* source.c */
 /*
@@ -97,6 +104,8 @@ int cli_http_parse(const char *raw, size_t len, struct cli_response *ret);
 /* maps.c */
 struct cli_maps;
 int cli_maps_get(struct cli *c, const char *path, json_t **ret); /* -ENOENT: not served */
+/* Turns the kernel's switch on: nothing is refused. Negative errno. */
+int cli_maps_release(const struct cli *c);
 void cli_maps_free(struct cli_maps **m);
 
 /* text.c */

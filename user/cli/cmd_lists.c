@@ -15,7 +15,7 @@
 typedef int (*print_fn)(struct cli *c, json_t *j);
 
 /* GET, print, and once more every interval with --watch. */
-static int show(struct cli *c, const char *path, print_fn print)
+int cli_show(struct cli *c, const char *path, print_fn print)
 {
 	for (;;) {
 		json_t *j = NULL;
@@ -47,7 +47,7 @@ static int print_services(struct cli *c, json_t *j)
 
 int cli_services(struct cli *c)
 {
-	return show(c, "/api/v1/services", print_services);
+	return cli_show(c, "/api/v1/services", print_services);
 }
 
 static int print_deps(struct cli *c, json_t *j)
@@ -64,10 +64,10 @@ static int print_deps(struct cli *c, json_t *j)
 
 int cli_deps(struct cli *c)
 {
-	return show(c, "/api/v1/dependencies", print_deps);
+	return cli_show(c, "/api/v1/dependencies", print_deps);
 }
 
-static void field(const char *name, const char *value)
+void cli_field(const char *name, const char *value)
 {
 	char safe[512];
 
@@ -118,19 +118,19 @@ static int print_service(struct cli *c, json_t *j)
 	struct cli_table *t;
 	char buf[32];
 
-	field("service", cli_text(j, "name"));
-	field("kind", cli_text(j, "kind"));
-	field("executable", cli_text(j, "executable"));
+	cli_field("service", cli_text(j, "name"));
+	cli_field("kind", cli_text(j, "kind"));
+	cli_field("executable", cli_text(j, "executable"));
 	snprintf(buf, sizeof(buf), "%llu", (unsigned long long)cli_whole(j, "pid"));
-	field("pid", buf);
-	field("cgroup", cli_text(j, "cgroup"));
+	cli_field("pid", buf);
+	cli_field("cgroup", cli_text(j, "cgroup"));
 	if (*cli_text(j, "unit"))
-		field("unit", cli_text(j, "unit"));
+		cli_field("unit", cli_text(j, "unit"));
 	if (*cli_text(j, "container_id"))
-		field("container", cli_text(j, "container_id"));
+		cli_field("container", cli_text(j, "container_id"));
 	snprintf(buf, sizeof(buf), "%llu", (unsigned long long)cli_whole(j, "open_connections"));
-	field("connections", buf);
-	field("health", cli_text(health, "state"));
+	cli_field("connections", buf);
+	cli_field("health", cli_text(health, "state"));
 	print_reasons(health, "               ");
 	putchar('\n');
 	if (cli_table_new(&t, c, headers, 9))
@@ -153,7 +153,7 @@ int cli_service(struct cli *c)
 	}
 	if (cli_encode(c->args[0], path, sizeof(path)))
 		return CLI_USAGE;
-	return show(c, path, print_service);
+	return cli_show(c, path, print_service);
 }
 
 static int print_probes(struct cli *c, json_t *j)
@@ -196,7 +196,7 @@ int cli_probes(struct cli *c)
 		fprintf(stderr, "kilter: probes: unknown action '%s'; known: list\n", c->args[0]);
 		return CLI_USAGE;
 	}
-	return show(c, "/api/v1/probes", print_probes);
+	return cli_show(c, "/api/v1/probes", print_probes);
 }
 
 static int print_status(struct cli *c, json_t *j)
@@ -209,25 +209,25 @@ static int print_status(struct cli *c, json_t *j)
 	snprintf(buf, sizeof(buf), "%s (pid %llu, front %llu), up %.0fs", cli_text(j, "version"),
 		 (unsigned long long)cli_whole(j, "pid"),
 		 (unsigned long long)cli_whole(j, "front_pid"), isnan(up) ? 0 : up);
-	field("kilterd", buf);
-	field("ready", json_is_true(json_object_get(j, "ready")) ? "yes" : "no");
-	field("figures", json_is_true(json_object_get(j, "incomplete"))
-			     ? "INCOMPLETE: something was lost in the last minute"
-			     : "complete");
-	field("kernel", cli_text(j, "kernel"));
-	field("host", cli_text(j, "hostname"));
-	field("cgroup", cli_text(j, "cgroup"));
-	field("bpffs", cli_text(j, "bpffs"));
+	cli_field("kilterd", buf);
+	cli_field("ready", json_is_true(json_object_get(j, "ready")) ? "yes" : "no");
+	cli_field("figures", json_is_true(json_object_get(j, "incomplete"))
+				 ? "INCOMPLETE: something was lost in the last minute"
+				 : "complete");
+	cli_field("kernel", cli_text(j, "kernel"));
+	cli_field("host", cli_text(j, "hostname"));
+	cli_field("cgroup", cli_text(j, "cgroup"));
+	cli_field("bpffs", cli_text(j, "bpffs"));
 	snprintf(buf, sizeof(buf), "%llu, %llu late", (unsigned long long)cli_whole(j, "ticks"),
 		 (unsigned long long)cli_whole(j, "ticks_late"));
-	field("ticks", buf);
+	cli_field("ticks", buf);
 	json_array_foreach(json_object_get(j, "startup"), i, row)
 	{
 		char t[16];
 
 		snprintf(buf, sizeof(buf), "%.20s: %.60s in %s", cli_text(row, "name"),
 			 cli_text(row, "result"), cli_seconds(cli_real(row, "took_seconds"), t));
-		field(i ? "" : "startup", buf);
+		cli_field(i ? "" : "startup", buf);
 	}
 	json_array_foreach(json_object_get(j, "drops"), i, row)
 	{
@@ -236,7 +236,7 @@ static int print_status(struct cli *c, json_t *j)
 		snprintf(buf, sizeof(buf), "%llu %.16s/%.16s: %.64s",
 			 (unsigned long long)cli_whole(row, "total"), cli_text(row, "where"),
 			 cli_text(row, "reason"), cli_text(row, "text"));
-		field("dropped", buf);
+		cli_field("dropped", buf);
 	}
 	putchar('\n');
 	return print_probes(c, j);
@@ -244,7 +244,7 @@ static int print_status(struct cli *c, json_t *j)
 
 int cli_status(struct cli *c)
 {
-	return show(c, "/api/v1/status", print_status);
+	return cli_show(c, "/api/v1/status", print_status);
 }
 
 static void health_rows(struct cli_table *t, const char *kind, const json_t *rows)
@@ -282,7 +282,7 @@ static int print_health(struct cli *c, json_t *j)
 	return CLI_DONE;
 }
 
-static int print_summary(struct cli *c, json_t *j)
+int cli_print_object(struct cli *c, json_t *j)
 {
 	const char *key;
 	json_t *v;
@@ -293,7 +293,7 @@ static int print_summary(struct cli *c, json_t *j)
 		char *text =
 		    json_is_string(v) ? NULL : json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT);
 
-		field(key, text ? text : json_string_value(v) ? json_string_value(v) : "");
+		cli_field(key, text ? text : json_string_value(v) ? json_string_value(v) : "");
 		free(text);
 	}
 	return CLI_DONE;
@@ -301,86 +301,6 @@ static int print_summary(struct cli *c, json_t *j)
 
 int cli_health(struct cli *c)
 {
-	return c->summary ? show(c, "/api/v1/health/summary", print_summary)
-			  : show(c, "/api/v1/health", print_health);
-}
-
-static int print_circuits(struct cli *c, json_t *j)
-{
-	static const char *const headers[] = {"CIRCUIT", "STATE",   "MODE",   "SINCE",
-					      "CONSEC",	 "OK",	    "FAILED", "REFUSED",
-					      "WOULD",	 "EXPIRED", "POLICY", "REASON"};
-	const json_t *items = json_object_get(j, "items"), *row;
-	struct cli_table *t;
-	size_t i;
-
-	if (cli_table_new(&t, c, headers, 12))
-		return CLI_FAILED;
-	cli_table_layout(t, 0x3f0, 1u << 9 | 1u << 10);
-	json_array_foreach(items, i, row)
-	{
-		char buf[24];
-
-		cli_table_cell(t, cli_text(row, "name"));
-		cli_table_cell(t, cli_text(row, "state"));
-		cli_table_cell(t, cli_text(row, "mode"));
-		cli_table_cell(t, cli_age(cli_text(row, "since"), buf));
-		cli_table_cell(t, cli_number((double)cli_whole(row, "consecutive_failures"), buf));
-		cli_table_cell(t, cli_number((double)cli_whole(row, "successes"), buf));
-		cli_table_cell(t, cli_number((double)cli_whole(row, "failures"), buf));
-		cli_table_cell(t, cli_number((double)cli_whole(row, "refused"), buf));
-		cli_table_cell(t, cli_number((double)cli_whole(row, "would_refuse"), buf));
-		cli_table_cell(t, cli_number((double)cli_whole(row, "lease_expired"), buf));
-		cli_table_cell(t, cli_text(row, "policy"));
-		cli_table_cell(t, cli_text(row, "reason"));
-	}
-	cli_table_print(&t, 0);
-	return CLI_DONE;
-}
-
-static int print_object(struct cli *c, json_t *j)
-{
-	return print_summary(c, j);
-}
-
-int cli_circuits(struct cli *c)
-{
-	static const char *const actions[] = {"trip", "reset", "hold", "release"};
-	const char *verb = c->argc ? c->args[0] : "list";
-	char path[1024] = "/api/v1/circuits/";
-
-	if (!strcmp(verb, "list"))
-		return show(c, "/api/v1/circuits", print_circuits);
-	if (c->argc != 2) {
-		fprintf(stderr,
-			"kilter: circuits %s: one NAME is expected; `kilter circuits` lists "
-			"them\n",
-			verb);
-		return CLI_USAGE;
-	}
-	if (cli_encode(c->args[1], path, sizeof(path)))
-		return CLI_USAGE;
-	if (!strcmp(verb, "show"))
-		return show(c, path, print_object);
-	for (unsigned int i = 0; i < 4; i++) {
-		json_t *j = NULL;
-		int status;
-
-		if (strcmp(verb, actions[i]))
-			continue;
-		snprintf(path + strlen(path), sizeof(path) - strlen(path), "/%s", verb);
-		status = cli_post(c, path, &j);
-		if (!status && c->output == CLI_JSON)
-			status = cli_print_json(j);
-		else if (!status)
-			field(c->args[1],
-			      *cli_text(j, "message") ? cli_text(j, "message") : "done");
-		json_decref(j);
-		return status;
-	}
-	fprintf(stderr,
-		"kilter: circuits: unknown action '%s'; known: list show trip reset hold "
-		"release\n",
-		verb);
-	return CLI_USAGE;
+	return c->summary ? cli_show(c, "/api/v1/health/summary", cli_print_object)
+			  : cli_show(c, "/api/v1/health", print_health);
 }

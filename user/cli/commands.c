@@ -12,8 +12,12 @@ const struct cli_command cli_commands[] = {
     {"service", "NAME", "one workload over every window", cli_service, false},
     {"deps", "", "each edge caller -> destination", cli_deps, true},
     {"health", "", "node, workloads, edges, probes: state, since, reason", cli_health, false},
-    {"circuits", "[list|show NAME|trip NAME|reset NAME|hold NAME|release NAME]",
+    {"circuits",
+     "[list|show NAME|trip NAME|reset NAME|hold NAME|release NAME|force-open NAME|\n"
+     "              force-closed NAME|disable NAME|release --all|arm]",
      "every circuit with its counters; manual control", cli_circuits, true},
+    {"limits", "[list|show NAME|set NAME KEY=N...|reset NAME]",
+     "rate limits and bulkheads: their fill and refusals", cli_limits, false},
     {"probes", "[list]", "kernel probes: tier, hooks, cost", cli_probes, false},
     {"bench", "", "what each kernel program costs on this node, over --interval", cli_bench, true},
     {"audit", "[tail|query]", "the audit trail", cli_audit, true},
@@ -35,6 +39,7 @@ const struct cli_option cli_options[] = {
     {"no-color", NULL, "as NO_COLOR=1", 'C'},
     {"no-headers", NULL, "rows only", 'H'},
     {"summary", NULL, "health: the roll-up alone", 'S'},
+    {"all", NULL, "circuits release: everything, until `circuits arm`", 'A'},
     {"file", "PATH", "audit: file of the trail", 'f'},
     {"follow", NULL, "audit tail: go on as records come (also -F)", 'F'},
     {"limit", "N", "audit: the newest N records", 'l'},
@@ -93,8 +98,10 @@ int cli_completion(struct cli *c)
 		    "_kilter() {\n\tlocal cur=${COMP_WORDS[COMP_CWORD]} "
 		    "prev=${COMP_WORDS[COMP_CWORD-1]}\n\tcase $prev in\n"
 		    "\t-o|--output) COMPREPLY=($(compgen -W \"table wide json\" -- \"$cur\")); return ;;\n"
-		    "\tcircuits) COMPREPLY=($(compgen -W \"list show trip reset hold release\" -- "
-		    "\"$cur\")); return ;;\n"
+		    "\tcircuits) COMPREPLY=($(compgen -W \"list show trip reset hold release "
+		    "force-open force-closed disable arm\" -- \"$cur\")); return ;;\n"
+		    "\tlimits) COMPREPLY=($(compgen -W \"list show set reset\" -- \"$cur\")); "
+		    "return ;;\n"
 		    "\taudit) COMPREPLY=($(compgen -W \"tail query\" -- \"$cur\")); return ;;\n"
 		    "\tconfig) COMPREPLY=($(compgen -W \"check show\" -- \"$cur\")); return ;;\n"
 		    "\tcompletion) COMPREPLY=($(compgen -W \"bash zsh fish\" -- \"$cur\")); return ;;\n"

@@ -92,6 +92,19 @@ static int open_all(struct cli *c)
 	return 0;
 }
 
+int cli_maps_release(const struct cli *c)
+{
+	__u32 which = KILTER_SWITCH_OFF, on = 1;
+	int fd = open_map(c, "guard_switch"), err = 0;
+
+	if (fd < 0)
+		return -errno;
+	if (bpf_map_update_elem(fd, &which, &on, BPF_ANY))
+		err = -errno;
+	close(fd);
+	return err;
+}
+
 void cli_maps_free(struct cli_maps **pm)
 {
 	struct cli_maps *m = *pm;
@@ -166,6 +179,15 @@ static void add_edge(void *ctx, const struct model_edge *e)
 		      "red", red, "circuit", "health", "state", "unknown", "since", "reasons"));
 }
 
+static json_int_t sum(const __u64 n[KILTER_REFUSALS])
+{
+	json_int_t all = 0;
+
+	for (int i = 0; i < KILTER_REFUSALS; i++)
+		all += (json_int_t)n[i];
+	return all;
+}
+
 static void add_circuits(struct fill *f)
 {
 	static const char *const states[] = {"closed", "open", "half_open"};
@@ -187,16 +209,17 @@ static void add_circuits(struct fill *f)
 		if (bpf_map_lookup_elem(f->m->policy, &key, &p))
 			continue;
 		memset(&rt, 0, sizeof(rt));
-		bpf_map_lookup_elem(f->m->runtime, &key, &rt);
+		bpf_map_lookup_elem(f->m->runtime, p.rules.counters.peer ? &p.rules.counters : &key,
+				    &rt);
 		w = key.workload ? model_workload_by_id(f->m->model, key.workload) : NULL;
 		peer = model_peer_by_id(f->m->model, key.peer);
 		if (peer)
 			model_peer_format(peer, dest);
-		state = states[p.state % 3];
-		if (p.state == KILTER_CIRCUIT_CLOSED && rt.generation == p.generation &&
-		    rt.tripped_ns && now < rt.tripped_ns + p.base_open_ns)
+		state = states[p.rules.state % 3];
+		if (p.rules.state == KILTER_CIRCUIT_CLOSED && rt.generation == p.rules.generation &&
+		    rt.tripped_ns && now < rt.tripped_ns + p.rules.base_open_ns)
 			state = "open";
-		else if (p.state == KILTER_CIRCUIT_OPEN && now >= p.lease_until_ns)
+		else if (p.rules.state == KILTER_CIRCUIT_OPEN && now >= p.rules.lease_until_ns)
 			state = "closed"; /* the lease has run out: the kernel lets through */
 		snprintf(name, sizeof(name), "%s->%s",
 			 w		? w->name
@@ -207,11 +230,11 @@ static void add_circuits(struct fill *f)
 		    f->items,
 		    json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:s}", "name", name,
 			      "workload", w ? w->name : "*", "destination", dest, "state", state,
-			      "mode", modes[p.mode % 3], "policy", "", "consecutive_failures",
+			      "mode", modes[p.rules.mode % 3], "policy", "", "consecutive_failures",
 			      (json_int_t)rt.consecutive, "successes",
 			      (json_int_t)rt.total_successes, "failures",
-			      (json_int_t)rt.total_failures, "refused", (json_int_t)rt.refused,
-			      "would_refuse", (json_int_t)rt.would_refuse, "lease_expired",
+			      (json_int_t)rt.total_failures, "refused", sum(rt.refused),
+			      "would_refuse", sum(rt.would_refuse), "lease_expired",
 			      (json_int_t)rt.lease_expired, "reason", ""));
 	}
 }

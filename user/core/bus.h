@@ -16,6 +16,7 @@ enum bus_kind {
 	BUS_CIRCUIT_TRANSITION, /* subject: circuit name; from, to; reason */
 	BUS_HEALTH_TRANSITION,	/* subject: "workload/nginx"; from, to; reason */
 	BUS_MANUAL_ACTION,	/* subject: what it acted on; action; uid */
+	BUS_GUARD,		/* what the guard did besides; action */
 	BUS_PROBE,		/* subject: probe name; from, to: tier */
 	BUS_FRONT,		/* the front was (re)started or died */
 	BUS_KIND_MAX,

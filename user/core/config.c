@@ -244,7 +244,7 @@ static int parse_policy(struct parse *p, struct config_policy *policy, const yam
 			yaml_event_delete(&key);
 			return -E2BIG;
 		}
-		if (i < 0 || (defaults && i < 3)) {
+		if (i < 0 || (defaults && i < CONFIG_POLICY_MATCHERS)) {
 			unknown_key(p, &key.start_mark, "", name, config_policy_fields,
 				    config_policy_fields_count);
 			err = skip(p, &value);
@@ -601,9 +601,32 @@ static const char *place_of(const struct config *c, const char *a, const char *b
 	return *place(c, b, buf, size) ? buf : place(c, a, buf, size);
 }
 
+/* What is wrong with the fields of one policy together. */
+static bool policy_fault(const struct config_policy *p, char *why, size_t size)
+{
+	struct config_destination destination, standby;
+
+	if (p->base_open_ns > p->max_open_ns)
+		snprintf(why, size, "base_open must not be longer than max_open");
+	else if (p->window_counts && p->minimum_requests > p->window_calls)
+		snprintf(why, size,
+			 "minimum_requests must not be above window_calls, or no ratio "
+			 "ever counts");
+	else if (!p->standby[0] || config_parse_destination(p->destination, &destination) ||
+		 config_parse_destination(p->standby, &standby))
+		return false;
+	else if (destination.transport != KILTER_TRANSPORT_TCP)
+		snprintf(why, size, "standby is for TCP alone");
+	else if (destination.family && destination.family != standby.family)
+		snprintf(why, size, "standby must be of the destination's address family");
+	else
+		return false;
+	return true;
+}
+
 int config_check(const struct config *c, config_fault_fn fault, void *ctx)
 {
-	char text[640], at[CONFIG_PATH_LEN + 16];
+	char text[640], at[CONFIG_PATH_LEN + 16], name[CONFIG_NAME_LEN + 16], why[160];
 	int err = 0;
 
 #define FAULT(...)                                         \
@@ -632,18 +655,17 @@ int config_check(const struct config *c, config_fault_fn fault, void *ctx)
 	for (uint32_t i = 0; i < c->guard.policies_count; i++) {
 		const struct config_policy *p = &c->guard.policies[i];
 
-		if (p->base_open_ns > p->max_open_ns)
-			FAULT("%.200s:%u: policy '%s': base_open must not be longer than max_open",
-			      c->file, p->line, p->name);
+		snprintf(at, sizeof(at), "%.200s:%u: ", c->file, p->line);
+		snprintf(name, sizeof(name), "policy '%s'", p->name);
+		if (policy_fault(p, why, sizeof(why)))
+			FAULT("%s%s: %s", at, name, why);
 		for (uint32_t k = 0; k < i; k++)
 			if (!strcmp(p->name, c->guard.policies[k].name))
-				FAULT("%.200s:%u: policy '%s' is there twice; the other is in line "
-				      "%u",
-				      c->file, p->line, p->name, c->guard.policies[k].line);
+				FAULT("%s%s is there twice; the other is in line %u", at, name,
+				      c->guard.policies[k].line);
 	}
-	if (c->guard.defaults.base_open_ns > c->guard.defaults.max_open_ns)
-		FAULT("%.200s:%u: guard.defaults: base_open must not be longer than max_open",
-		      c->file, c->guard.defaults.line);
+	if (policy_fault(&c->guard.defaults, why, sizeof(why)))
+		FAULT("%.200s:%u: guard.defaults: %s", c->file, c->guard.defaults.line, why);
 #undef FAULT_OF_TWO
 #undef FAULT
 	return err;
@@ -667,7 +689,8 @@ void config_walk(const struct config *c, config_walk_fn fn, void *ctx)
 	for (int64_t i = -1; i < (int64_t)c->guard.policies_count; i++) {
 		const struct config_policy *p = i < 0 ? &c->guard.defaults : &c->guard.policies[i];
 
-		for (unsigned int k = i < 0 ? 3 : 0; k < config_policy_fields_count; k++) {
+		for (unsigned int k = i < 0 ? CONFIG_POLICY_MATCHERS : 0;
+		     k < config_policy_fields_count; k++) {
 			if (i < 0)
 				snprintf(path, sizeof(path), "guard.defaults.%s",
 					 config_policy_fields[k].path);
@@ -772,6 +795,8 @@ static void doc_range(const struct config_field *d, char *buf, size_t size)
 		snprintf(buf, size, "%.0f to %.0f bytes", d->min, d->max);
 		break;
 	case FIELD_MODE:
+	case FIELD_FORCE:
+	case FIELD_CHOICE:
 		snprintf(buf, size, "%s", d->choices);
 		break;
 	case FIELD_FAILURES:
@@ -811,7 +836,7 @@ int config_write_docs(FILE *f)
 		"\n## Policies\n\n"
 		"Each entry of `guard.policies` (at most %d), and `guard.defaults` for what no "
 		"policy matches;\n"
-		"`guard.defaults` has no `name`, `workload` and `destination`, and stands before "
+		"`guard.defaults` has no `name` and nothing to match, and stands before "
 		"`guard.policies`,\n"
 		"which inherit from it. The most specific policy counts; [guard.md](guard.md) says "
 		"which that is\n"

@@ -23,23 +23,59 @@
 #define CONFIG_NAME_LEN	    64
 #define CONFIG_PATH_LEN	    256 /* shorter than PATH_MAX on purpose: checked at decode */
 
+/* What counts as a failure. */
+struct config_failures {
+	uint32_t outcomes;			/* KILTER_FAIL_ON_* */
+	uint64_t statuses[KILTER_STATUS_WORDS]; /* HTTP, as in struct kilter_guard_policy */
+};
+
+/* "127.0.0.1:80" "[::1]:80" "10.0.0.0/8" ":80" "*" "10.0.0.1" "db.internal:5432"
+ * "*.internal", each also with "udp://" before it. */
+struct config_destination {
+	uint8_t addr[16];
+	uint8_t family;		    /* KILTER_FAMILY_V4, _V6, or 0: any address */
+	uint8_t prefix_len;	    /* 32/128 for an address */
+	uint8_t transport;	    /* enum kilter_transport */
+	uint16_t port;		    /* host order; 0: any */
+	char name[CONFIG_NAME_LEN]; /* DNS name or glob, lower case; "": by address */
+};
+
+enum config_force {
+	CONFIG_FORCE_AUTO,
+	CONFIG_FORCE_OPEN,
+	CONFIG_FORCE_CLOSED,
+};
+
 /* Trip conditions and recovery of one policy. Names follow Envoy and resilience4j. */
 struct config_policy {
 	char name[CONFIG_NAME_LEN];
-	char workload[CONFIG_NAME_LEN];	   /* glob on the workload's name; "*" any */
-	char destination[CONFIG_NAME_LEN]; /* "ADDR:PORT", "[V6]:PORT", "CIDR", ":PORT", "*" */
+	char workload[CONFIG_NAME_LEN]; /* globs on the caller; "*" any */
+	char executable[CONFIG_NAME_LEN];
+	char cgroup[CONFIG_NAME_LEN];
+	char destination[CONFIG_NAME_LEN]; /* struct config_destination as text */
 	enum kilter_guard_mode mode;
+	enum config_force force;
 	uint32_t consecutive_failures; /* 0 off; default 5 */
 	double failure_ratio;	       /* 0 off; default 0.5 */
+	double slow_call_ratio;	       /* 0 off, the default */
+	uint64_t slow_call_ns;	       /* a call is slow beyond it; default 1 s */
 	uint32_t minimum_requests;     /* in window, before the ratio counts; default 20 */
+	bool window_counts;	       /* the window is the last window_calls calls */
 	uint64_t window_ns;	       /* 10 s .. 1 h; default 10 s */
+	uint32_t window_calls;	       /* default 100 */
 	uint64_t base_open_ns;	       /* default 5 s */
 	uint64_t max_open_ns;	       /* back-off doubles up to this; default 120 s */
 	double jitter;		       /* 0..1 of the open time, added; default 0.5 */
 	uint32_t half_open_permits;    /* default 3 */
 	uint32_t half_open_successes;  /* default 3 */
 	uint64_t half_open_timeout_ns; /* from the first trial on; default 10 s: open again */
-	uint32_t failures;	       /* KILTER_FAIL_ON_*; default all */
+	uint64_t ramp_up_ns;	       /* after closing; default 0: all at once */
+	struct config_failures failures;
+	bool close_connections;	       /* established ones, when the circuit opens */
+	char standby[CONFIG_NAME_LEN]; /* "": none; "ADDR:PORT" */
+	double rate_limit;	       /* connects a second; 0: no limit */
+	uint32_t burst;		       /* default 10 */
+	uint32_t max_connections;      /* 0: no limit */
 	unsigned int line;	       /* where in the file */
 };
 
@@ -71,7 +107,7 @@ struct config {
 
 	/* What of the kernel may be used where it is there; false: its lower tier. */
 	struct {
-		bool set_retval, tracing_storage, task_storage, map_batch;
+		bool set_retval, tracing_storage, task_storage, sock_destroy, map_batch;
 	} kernel;
 
 	struct {
@@ -101,9 +137,11 @@ struct config {
 		enum kilter_guard_mode
 		    mode;	       /* cap on every policy; default ENFORCE: policies decide */
 		uint64_t lease_ns;     /* 10 s; 1 s .. 60 s */
-		double max_open_ratio; /* panic: share of circuits open at once; 0.5 */
-		bool protect_loopback; /* true: a policy must name the address */
-		struct config_policy defaults; /* for every edge no policy matches; OBSERVE */
+		double max_open_ratio; /* panic: share of destinations open at once; 0.5 */
+		uint32_t max_open;     /* panic: circuits open at once; 0: any number */
+		char release_file[CONFIG_PATH_LEN]; /* while it is there nothing is refused */
+		bool protect_loopback;		    /* true: a policy must name the address */
+		struct config_policy defaults;	    /* for every edge no policy matches; OBSERVE */
 		struct config_policy policies[CONFIG_POLICIES_MAX];
 		uint32_t policies_count;
 	} guard;
@@ -161,13 +199,7 @@ int config_check_listen(const char *s);
 /* "250ms" ... -> ns; "64KiB" ... -> bytes. -EINVAL, -ERANGE. */
 int config_parse_duration(const char *s, uint64_t *ret_ns);
 int config_parse_size(const char *s, uint64_t *ret_bytes);
-/* "127.0.0.1:80" "[::1]:80" "10.0.0.0/8" ":80" "*" "10.0.0.1". -EINVAL. */
-struct config_destination {
-	uint8_t addr[16];
-	uint8_t family;	    /* KILTER_FAMILY_V4, _V6, or 0: any address */
-	uint8_t prefix_len; /* 32/128 for an address */
-	uint16_t port;	    /* host order; 0: any */
-};
+/* -EINVAL. */
 int config_parse_destination(const char *s, struct config_destination *ret);
 
 #endif

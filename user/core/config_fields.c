@@ -68,6 +68,9 @@ const struct config_field config_fields[] = {
     {"kernel.task_storage", FIELD_BOOL, AT(kernel.task_storage), 0, 0, NULL, "true", false,
      "Keep what is known of a system call under way with its task where the kernel can (Linux "
      "5.12); false: in a hash by thread."},
+    {"kernel.sock_destroy", FIELD_BOOL, AT(kernel.sock_destroy), 0, 0, NULL, "true", false,
+     "End established connections of an open circuit where the kernel can (Linux 6.5) and a policy "
+     "asks for it; false: they are left."},
     {"kernel.map_batch", FIELD_BOOL, AT(kernel.map_batch), 0, 0, NULL, "true", false,
      "Read maps many entries a call; false: key by key."},
     {"audit.file", FIELD_STRING, AT(audit.file), 0, 0, NULL, "/var/log/kilter/audit.jsonl", false,
@@ -117,7 +120,12 @@ const struct config_field config_fields[] = {
     {"guard.lease", FIELD_DURATION, AT(guard.lease_ns), 1, 60, NULL, "10s", true,
      "For how long the kernel holds a circuit without hearing from the daemon."},
     {"guard.max_open_ratio", FIELD_RATIO, AT(guard.max_open_ratio), 0, 1, NULL, "0.5", true,
-     "Share of all circuits that may be open at once; beyond: nothing more is tripped."},
+     "Share of all destinations that may be open at once; beyond: nothing more is tripped."},
+    {"guard.max_open", FIELD_U32, AT(guard.max_open), 0, 16384, NULL, "0", true,
+     "Circuits that may be open at once; beyond: nothing more is tripped. 0: any number."},
+    {"guard.release_file", FIELD_STRING, AT(guard.release_file), 0, 0, NULL, "/etc/kilter/release",
+     true,
+     "While a file of this name exists nothing is refused; looked for at every tick. Empty: none."},
     {"guard.protect_loopback", FIELD_BOOL, AT(guard.protect_loopback), 0, 0, NULL, "true", true,
      "Loopback destinations are enforced only by a policy that names the address."},
     {"api.max_connections", FIELD_U32, AT(api.max_connections), 1, 10000, NULL, "64", false,
@@ -134,18 +142,34 @@ _Static_assert(sizeof(config_fields) / sizeof(config_fields[0]) <= CONFIG_FIELDS
 const struct config_field config_policy_fields[] = {
     {"name", FIELD_STRING, IN(name), 0, 0, NULL, "", true, "How it is shown."},
     {"workload", FIELD_STRING, IN(workload), 0, 0, NULL, "*", true, "Caller: a glob on its name."},
+    {"executable", FIELD_STRING, IN(executable), 0, 0, NULL, "*", true,
+     "Caller: a glob on the name of its executable."},
+    {"cgroup", FIELD_STRING, IN(cgroup), 0, 0, NULL, "*", true,
+     "Caller: a glob on the path of its cgroup below the mount."},
     {"destination", FIELD_STRING, IN(destination), 0, 0, NULL, "*", true,
-     "ADDR:PORT, [V6]:PORT, ADDR, CIDR, CIDR:PORT, :PORT or *."},
+     "ADDR:PORT, [V6]:PORT, ADDR, CIDR, CIDR:PORT, NAME, NAME:PORT, :PORT or *; udp:// before it: "
+     "of UDP."},
     {"mode", FIELD_MODE, IN(mode), 0, 0, "off observe enforce", "observe", true,
      "observe decides and records; enforce refuses as well."},
+    {"force", FIELD_FORCE, IN(force), 0, 0, "auto open closed", "auto", true,
+     "open refuses whatever the outcomes, closed lets through; auto: the circuit decides."},
     {"consecutive_failures", FIELD_U32, IN(consecutive_failures), 0, 1000000, NULL, "5", true,
      "Failures in a row that trip, in the kernel; 0: off."},
     {"failure_ratio", FIELD_RATIO, IN(failure_ratio), 0, 1, NULL, "0.5", true,
      "Share of failures in the window that trips; 0: off."},
+    {"slow_call_ratio", FIELD_RATIO, IN(slow_call_ratio), 0, 1, NULL, "0", true,
+     "Share of slow requests in the window that trips; 0: off."},
+    {"slow_call_duration", FIELD_DURATION, IN(slow_call_ns), 0.0001, 3600, NULL, "1s", true,
+     "A request that took longer is slow."},
     {"minimum_requests", FIELD_U32, IN(minimum_requests), 1, 1000000, NULL, "20", true,
-     "Outcomes in the window before the ratio counts."},
+     "Outcomes in the window before a ratio counts."},
+    {"window_type", FIELD_CHOICE, IN(window_counts), 0, 0, "time count", "time", true,
+     "time: the window is the last `window`, read once a tick; count: the last `window_calls` "
+     "outcomes, judged in the kernel with each."},
     {"window", FIELD_DURATION, IN(window_ns), 1, 3600, NULL, "10s", true,
-     "Sliding window of the ratio."},
+     "Sliding window of the ratios; also how long a closed circuit takes to forget a trip."},
+    {"window_calls", FIELD_U32, IN(window_calls), 1, KILTER_WINDOW_CALLS_MAX, NULL, "100", true,
+     "See window_type."},
     {"base_open", FIELD_DURATION, IN(base_open_ns), 0.1, 3600, NULL, "5s", true,
      "How long the first trip lasts; doubled by each that follows."},
     {"max_open", FIELD_DURATION, IN(max_open_ns), 0.1, 86400, NULL, "2m", true,
@@ -158,8 +182,22 @@ const struct config_field config_policy_fields[] = {
      "Trials that must succeed, none failing, to close."},
     {"half_open_timeout", FIELD_DURATION, IN(half_open_timeout_ns), 0.1, 3600, NULL, "10s", true,
      "From the first trial on: without a verdict by then, open again."},
-    {"failures", FIELD_FAILURES, IN(failures), 0, 0, "connect http_5xx no_answer",
-     "connect http_5xx no_answer", true, "What counts as a failure."},
+    {"ramp_up", FIELD_DURATION, IN(ramp_up_ns), 0, 3600, NULL, "0s", true,
+     "After closing, the share of connects let through rises to all over this time; 0s: at once."},
+    {"failures", FIELD_FAILURES, IN(failures), 0, 0,
+     "connect no_answer http_5xx http_400..http_599", "connect no_answer http_5xx", true,
+     "What counts as a failure."},
+    {"on_open", FIELD_CHOICE, IN(close_connections), 0, 0, "keep close_connections", "keep", true,
+     "What becomes of connections that are established when the circuit opens (Linux 6.5)."},
+    {"standby", FIELD_STRING, IN(standby), 0, 0, NULL, "", true,
+     "ADDR:PORT that connects are sent to while the circuit is not closed, instead of refused; of "
+     "the destination's family. Empty: none."},
+    {"rate_limit", FIELD_RATIO, IN(rate_limit), 0, 1000000, NULL, "0", true,
+     "Connects a second from each caller to each destination, in the kernel; 0: no limit."},
+    {"burst", FIELD_U32, IN(burst), 1, 1000000, NULL, "10", true,
+     "Connects that rate_limit lets through at once after a pause."},
+    {"max_connections", FIELD_U32, IN(max_connections), 0, 1000000, NULL, "0", true,
+     "Connections open at a time from each caller to each destination; 0: no limit."},
 };
 const unsigned int config_policy_fields_count =
     sizeof(config_policy_fields) / sizeof(config_policy_fields[0]);
@@ -226,14 +264,63 @@ static int parse_port(const char *s, uint16_t *ret)
 	return 0;
 }
 
+/* A DNS name or a glob on names, into lower case: what could be an address is none. */
+static int parse_name(const char *s, char ret[CONFIG_NAME_LEN])
+{
+	bool letter = false;
+	size_t n = strlen(s);
+
+	if (!n || n >= CONFIG_NAME_LEN)
+		return -EINVAL;
+	for (size_t i = 0; i <= n; i++) {
+		char c = s[i];
+
+		if (c >= 'A' && c <= 'Z')
+			c = (char)(c - 'A' + 'a');
+		letter = letter || (c >= 'a' && c <= 'z');
+		if (c && !(c >= 'a' && c <= 'z') && !(c >= '0' && c <= '9') && !strchr("-._*?", c))
+			return -EINVAL;
+		ret[i] = c;
+	}
+	if (ret[n - 1] == '.') /* fully qualified: so are all names here */
+		ret[n - 1] = '\0';
+	return letter ? 0 : -EINVAL;
+}
+
+static int parse_address(char *addr, struct config_destination *d)
+{
+	char *slash = strchr(addr, '/'), *end;
+	unsigned long v;
+
+	if (slash)
+		*slash++ = '\0';
+	if (inet_pton(AF_INET, addr, d->addr) == 1)
+		d->family = KILTER_FAMILY_V4;
+	else if (inet_pton(AF_INET6, addr, d->addr) == 1)
+		d->family = KILTER_FAMILY_V6;
+	else
+		return slash ? -EINVAL : parse_name(addr, d->name);
+	d->prefix_len = d->family == KILTER_FAMILY_V4 ? 32 : 128;
+	if (slash) {
+		v = strtoul(slash, &end, 10);
+		if (*slash < '0' || *slash > '9' || *end || v > d->prefix_len)
+			return -EINVAL;
+		d->prefix_len = (uint8_t)v;
+	}
+	return 0;
+}
+
 int config_parse_destination(const char *s, struct config_destination *ret)
 {
 	struct config_destination d = {.family = 0};
 	char addr[64];
 	const char *rest;
-	char *slash;
 	size_t n;
 
+	if (!strncmp(s, "udp://", 6)) {
+		d.transport = KILTER_TRANSPORT_UDP;
+		s += 6;
+	}
 	if (!strcmp(s, "*")) {
 		*ret = d;
 		return 0;
@@ -262,30 +349,10 @@ int config_parse_destination(const char *s, struct config_destination *ret)
 	} else if (*rest) {
 		return -EINVAL;
 	}
-	if (!n) {
-		if (!d.port)
-			return -EINVAL;
-		*ret = d;
-		return 0;
-	}
-	slash = strchr(addr, '/');
-	if (slash)
-		*slash++ = '\0';
-	if (inet_pton(AF_INET, addr, d.addr) == 1)
-		d.family = KILTER_FAMILY_V4;
-	else if (inet_pton(AF_INET6, addr, d.addr) == 1)
-		d.family = KILTER_FAMILY_V6;
-	else
+	if (!n && !d.port)
 		return -EINVAL;
-	d.prefix_len = d.family == KILTER_FAMILY_V4 ? 32 : 128;
-	if (slash) {
-		char *end;
-		unsigned long v = strtoul(slash, &end, 10);
-
-		if (*slash < '0' || *slash > '9' || *end || v > d.prefix_len)
-			return -EINVAL;
-		d.prefix_len = (uint8_t)v;
-	}
+	if (n && parse_address(addr, &d))
+		return -EINVAL;
 	*ret = d;
 	return 0;
 }
@@ -300,35 +367,101 @@ int config_check_listen(const char *s)
 		return 0;
 	if (!strncmp(s, "localhost:", 10))
 		return parse_port(s + 10, &port);
-	if (config_parse_destination(s, &d) || !d.port || strchr(s, '/'))
+	if (config_parse_destination(s, &d) || !d.port || d.name[0] || strchr(s, '/'))
 		return -EINVAL;
 	if (d.family == KILTER_FAMILY_V4)
 		return d.addr[0] == 127 ? 0 : -EINVAL;
 	return d.family == KILTER_FAMILY_V6 && !memcmp(d.addr, loopback6, 16) ? 0 : -EINVAL;
 }
 
-static const char *const failure_names[] = {"connect", "http_5xx", "no_answer"};
+static const char *const outcome_names[] = {"connect", "no_answer"};
 static const char *const mode_names[] = {"off", "observe", "enforce"};
+static const char *const force_names[] = {"auto", "open", "closed"};
 
-static int decode_failures(const char *value, uint32_t *ret)
+#define STATUSES_5XX_FIRST (500 - KILTER_STATUS_FIRST)
+#define STATUSES	   200 /* 400 to 599 */
+
+static bool has_status(const struct config_failures *f, unsigned int bit)
 {
-	char buf[128], *save = NULL;
-	uint32_t mask = 0;
+	return f->statuses[bit / 64] >> (bit % 64) & 1;
+}
+
+static int decode_failure(const char *word, struct config_failures *f)
+{
+	unsigned int from, to;
+	char *end;
+
+	for (unsigned int i = 0; i < 2; i++) {
+		if (!strcmp(word, outcome_names[i])) {
+			f->outcomes |= 1u << i;
+			return 0;
+		}
+	}
+	if (strncmp(word, "http_", 5))
+		return -EINVAL;
+	word += 5;
+	if (!strcmp(word, "5xx")) {
+		from = STATUSES_5XX_FIRST;
+		to = STATUSES;
+	} else {
+		unsigned long status = strtoul(word, &end, 10);
+
+		if (*word < '0' || *word > '9' || *end || status < KILTER_STATUS_FIRST ||
+		    status >= KILTER_STATUS_FIRST + STATUSES)
+			return -EINVAL;
+		from = (unsigned int)status - KILTER_STATUS_FIRST;
+		to = from + 1;
+	}
+	for (; from < to; from++)
+		f->statuses[from / 64] |= 1ull << (from % 64);
+	return 0;
+}
+
+static int decode_failures(const char *value, struct config_failures *ret)
+{
+	struct config_failures f = {.outcomes = 0};
+	char buf[CONFIG_PATH_LEN], *save = NULL;
+	bool any = false;
 
 	if (strlen(value) >= sizeof(buf))
 		return -EINVAL;
 	snprintf(buf, sizeof(buf), "%s", value);
 	for (char *w = strtok_r(buf, " ,", &save); w; w = strtok_r(NULL, " ,", &save)) {
-		unsigned int i;
-
-		for (i = 0; i < 3 && strcmp(w, failure_names[i]); i++)
-			;
-		if (i == 3)
+		if (decode_failure(w, &f))
 			return -EINVAL;
-		mask |= 1u << i;
+		any = true;
 	}
-	*ret = mask;
-	return mask ? 0 : -EINVAL;
+	*ret = f;
+	return any ? 0 : -EINVAL;
+}
+
+static void format_failures(const struct config_failures *f, char *buf, size_t size)
+{
+	bool all_5xx = true;
+	size_t n = 0;
+
+	buf[0] = '\0';
+	for (unsigned int i = 0; i < 2 && n < size; i++)
+		if (f->outcomes & (1u << i))
+			n += (size_t)snprintf(buf + n, size - n, "%s%s", n ? " " : "",
+					      outcome_names[i]);
+	for (unsigned int i = STATUSES_5XX_FIRST; i < STATUSES; i++)
+		all_5xx = all_5xx && has_status(f, i);
+	if (all_5xx && n < size)
+		n += (size_t)snprintf(buf + n, size - n, "%shttp_5xx", n ? " " : "");
+	for (unsigned int i = 0; i < (all_5xx ? STATUSES_5XX_FIRST : STATUSES) && n < size; i++)
+		if (has_status(f, i))
+			n += (size_t)snprintf(buf + n, size - n, "%shttp_%u", n ? " " : "",
+					      i + KILTER_STATUS_FIRST);
+}
+
+/* The place of value among n names, or -1. */
+static int name_index(const char *const *names, int n, const char *value)
+{
+	for (int i = 0; i < n; i++)
+		if (!strcmp(names[i], value))
+			return i;
+	return -1;
 }
 
 static bool is_choice(const char *choices, const char *value)
@@ -368,6 +501,7 @@ int config_field_decode(const struct config_field *f, void *base, const char *va
 	uint64_t u;
 	char *end;
 	double d;
+	int i = -1;
 
 	switch (f->type) {
 	case FIELD_STRING:
@@ -381,6 +515,12 @@ int config_field_decode(const struct config_field *f, void *base, const char *va
 		}
 		if (!strcmp(f->path, "destination") && config_parse_destination(value, &dest)) {
 			snprintf(why, why_size, "%s", f->doc);
+			return -EINVAL;
+		}
+		if (!strcmp(f->path, "standby") && *value &&
+		    (config_parse_destination(value, &dest) || !dest.port || !dest.family ||
+		     strchr(value, '/'))) {
+			snprintf(why, why_size, "ADDR:PORT or [V6]:PORT");
 			return -EINVAL;
 		}
 		if (!strcmp(f->path, "listen") && config_check_listen(value)) {
@@ -431,14 +571,20 @@ int config_field_decode(const struct config_field *f, void *base, const char *va
 		*(uint64_t *)at = u;
 		return 0;
 	case FIELD_MODE:
-		for (unsigned int i = 0; i < 3; i++) {
-			if (!strcmp(value, mode_names[i])) {
-				*(enum kilter_guard_mode *)at = (enum kilter_guard_mode)i;
-				return 0;
-			}
-		}
-		snprintf(why, why_size, "one of: %s", f->choices);
-		return -EINVAL;
+		i = name_index(mode_names, 3, value);
+		if (i >= 0)
+			*(enum kilter_guard_mode *)at = (enum kilter_guard_mode)i;
+		break;
+	case FIELD_FORCE:
+		i = name_index(force_names, 3, value);
+		if (i >= 0)
+			*(enum config_force *)at = (enum config_force)i;
+		break;
+	case FIELD_CHOICE:
+		i = is_choice(f->choices, value) ? 0 : -1;
+		if (!i)
+			*(bool *)at = strncmp(f->choices, value, strlen(value));
+		break;
 	case FIELD_FAILURES:
 		if (decode_failures(value, at)) {
 			snprintf(why, why_size, "a list of: %s", f->choices);
@@ -446,7 +592,9 @@ int config_field_decode(const struct config_field *f, void *base, const char *va
 		}
 		return 0;
 	}
-	return -EINVAL;
+	if (i < 0)
+		snprintf(why, why_size, "one of: %s", f->choices);
+	return i < 0 ? -EINVAL : 0;
 }
 
 static void format_duration(uint64_t ns, char *buf, size_t size)
@@ -464,7 +612,7 @@ static void format_duration(uint64_t ns, char *buf, size_t size)
 void config_field_format(const struct config_field *f, const void *base, char *buf, size_t size)
 {
 	const void *at = (const char *)base + f->offset;
-	size_t n = 0;
+	size_t n;
 
 	switch (f->type) {
 	case FIELD_STRING:
@@ -488,12 +636,18 @@ void config_field_format(const struct config_field *f, const void *base, char *b
 	case FIELD_MODE:
 		snprintf(buf, size, "%s", mode_names[*(const enum kilter_guard_mode *)at]);
 		break;
+	case FIELD_FORCE:
+		snprintf(buf, size, "%s", force_names[*(const enum config_force *)at]);
+		break;
+	case FIELD_CHOICE: /* the first word, or what comes after it */
+		n = strcspn(f->choices, " ");
+		if (*(const bool *)at)
+			snprintf(buf, size, "%s", f->choices + n + 1);
+		else
+			snprintf(buf, size, "%.*s", (int)n, f->choices);
+		break;
 	case FIELD_FAILURES:
-		buf[0] = '\0';
-		for (unsigned int i = 0; i < 3 && n < size; i++)
-			if (*(const uint32_t *)at & (1u << i))
-				n += (size_t)snprintf(buf + n, size - n, "%s%s", n ? " " : "",
-						      failure_names[i]);
+		format_failures(at, buf, size);
 		break;
 	}
 }

@@ -13,7 +13,9 @@ enum field_type {
 	FIELD_DURATION, /* uint64_t ns */
 	FIELD_SIZE,	/* uint64_t bytes */
 	FIELD_MODE,	/* enum kilter_guard_mode */
-	FIELD_FAILURES, /* list of names -> uint32_t mask */
+	FIELD_FORCE,	/* enum config_force */
+	FIELD_FAILURES, /* list of names -> struct config_failures */
+	FIELD_CHOICE,	/* of two words, the second is true */
 };
 
 struct config_field {
@@ -29,6 +31,8 @@ struct config_field {
 
 extern const struct config_field config_fields[];
 extern const unsigned int config_fields_count;
+/* The first of them say whom a policy concerns: guard.defaults has none of those. */
+#define CONFIG_POLICY_MATCHERS 5
 extern const struct config_field config_policy_fields[];
 extern const unsigned int config_policy_fields_count;
 

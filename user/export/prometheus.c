@@ -582,6 +582,81 @@ static void health(struct render *r)
 		text(r, h->name));
 }
 
+static void refusals(struct render *r, const char *name, const char *help, size_t offset)
+{
+	static const char *const reasons[] = {
+	    [KILTER_REFUSED_OPEN] = "open",
+	    [KILTER_REFUSED_HALF_OPEN] = "half_open",
+	    [KILTER_REFUSED_RAMP_UP] = "ramp_up",
+	    [KILTER_REFUSED_RATE] = "rate_limit",
+	    [KILTER_REFUSED_CONNECTIONS] = "max_connections",
+	};
+
+	if (!family(r, name, "counter", help))
+		return;
+	EACH(r, SNAP_CIRCUITS, struct snap_circuit, c)
+	{
+		uint64_t v[KILTER_REFUSALS];
+
+		memcpy(v, (const char *)c + offset, sizeof(v));
+		for (int i = 0; i < KILTER_REFUSALS; i++) {
+			labels_start(r);
+			label(r, "circuit", text(r, c->name));
+			label(r, "reason", reasons[i]);
+			sample_u64(r, v[i]);
+		}
+	}
+}
+
+static double limit_rate(const struct snap_circuit *c)
+{
+	return c->rate_limit;
+}
+
+static double limit_rate_used(const struct snap_circuit *c)
+{
+	return c->rate_fill;
+}
+
+static double limit_open(const struct snap_circuit *c)
+{
+	return c->open;
+}
+
+static double limit_max(const struct snap_circuit *c)
+{
+	return c->max_connections;
+}
+
+/* Of circuits that have one. */
+static void limits(struct render *r)
+{
+	static const struct {
+		const char *name, *help;
+		bool rate;
+		double (*value)(const struct snap_circuit *c);
+	} rows[] = {
+	    {"kilter_limit_rate", "Connects a second that are let through.", true, limit_rate},
+	    {"kilter_limit_rate_used_ratio", "Share of the burst that is used up now.", true,
+	     limit_rate_used},
+	    {"kilter_limit_connections", "Connections open now.", false, limit_open},
+	    {"kilter_limit_connections_max", "Connections that may be open.", false, limit_max},
+	};
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		if (!family(r, rows[i].name, "gauge", rows[i].help))
+			continue;
+		EACH(r, SNAP_CIRCUITS, struct snap_circuit, c)
+		{
+			if (rows[i].rate ? c->rate_limit <= 0 : !c->max_connections)
+				continue;
+			labels_start(r);
+			label(r, "circuit", text(r, c->name));
+			sample_double(r, rows[i].value(c));
+		}
+	}
+}
+
 static void circuits(struct render *r)
 {
 	static const char *const states[] = {"closed", "open", "half_open"};
@@ -589,8 +664,14 @@ static void circuits(struct render *r)
 		const char *name, *help;
 		size_t offset;
 	} totals[] = {
-	    {"kilter_circuit_would_refuse_total", "Connects that enforcing would have refused.",
-	     offsetof(struct snap_circuit, would_refuse)},
+	    {"kilter_circuit_slow_calls_total",
+	     "Requests that took longer than slow_call_duration.",
+	     offsetof(struct snap_circuit, slow)},
+	    {"kilter_circuit_redirected_total", "Connects sent to the stand-by.",
+	     offsetof(struct snap_circuit, redirected)},
+	    {"kilter_circuit_connections_closed_total",
+	     "Established connections ended because the circuit opened.",
+	     offsetof(struct snap_circuit, closed)},
 	    {"kilter_circuit_lease_expired_total",
 	     "Connects let through because the agent's lease had run out.",
 	     offsetof(struct snap_circuit, lease_expired)},
@@ -610,14 +691,11 @@ static void circuits(struct render *r)
 				sample_u64(r, c->transitions[i]);
 			}
 		}
-	if (family(r, "kilter_circuit_refused_total", "counter", "Connects refused."))
-		EACH(r, SNAP_CIRCUITS, struct snap_circuit, c)
-		{
-			labels_start(r);
-			label(r, "circuit", text(r, c->name));
-			label(r, "reason", "open");
-			sample_u64(r, c->refused);
-		}
+	refusals(r, "kilter_circuit_refused_total", "Connects refused.",
+		 offsetof(struct snap_circuit, refused));
+	refusals(r, "kilter_circuit_would_refuse_total",
+		 "Connects that enforcing would have refused.",
+		 offsetof(struct snap_circuit, would_refuse));
 	for (size_t i = 0; i < sizeof(totals) / sizeof(totals[0]); i++) {
 		if (!family(r, totals[i].name, "counter", totals[i].help))
 			continue;
@@ -763,6 +841,7 @@ int prometheus_render(const struct snapshot *s, bool openmetrics,
 	syscalls(&r, node);
 	health(&r);
 	circuits(&r);
+	limits(&r);
 	agent(&r, node);
 	own_families(&r, own, own_count);
 	selfstats(&r);

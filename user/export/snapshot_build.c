@@ -176,6 +176,16 @@ static void add_circuit(void *ctx, const struct guard_circuit *c)
 	r->mode = snapshot_str(b->w, guard_mode_str(c->mode));
 	r->mode_reason = snapshot_str(b->w, c->mode_reason);
 	r->reason = snapshot_str(b->w, c->reason);
+	r->match = snapshot_str(b->w, c->match);
+	r->dns_name = snapshot_str(b->w, c->dns_name);
+	r->forced = snapshot_str(b->w, c->forced);
+	r->open = c->open;
+	r->open_peak = c->open_peak;
+	r->burst = c->limits.burst;
+	r->max_connections = c->limits.max_connections;
+	r->limits_by_hand = c->limits_by_hand;
+	r->rate_limit = c->limits.rate_limit;
+	r->rate_fill = c->rate_fill;
 	r->held = c->held;
 	r->consecutive = c->consecutive;
 	r->opens = c->opens;
@@ -185,8 +195,11 @@ static void add_circuit(void *ctx, const struct guard_circuit *c)
 	r->retry_in_ns = until(c->retry_boot_ns, b->boot_ns);
 	r->successes = c->successes;
 	r->failures = c->failures;
-	r->refused = c->refused;
-	r->would_refuse = c->would_refuse;
+	r->slow = c->slow;
+	r->redirected = c->redirected;
+	r->closed = c->closed;
+	memcpy(r->refused, c->refused, sizeof(r->refused));
+	memcpy(r->would_refuse, c->would_refuse, sizeof(r->would_refuse));
 	r->lease_expired = c->lease_expired;
 	r->trips = c->trips;
 	memcpy(r->transitions, c->transitions, sizeof(r->transitions));
@@ -836,6 +849,10 @@ static void add_node(struct build *b)
 	n->bpffs = snapshot_str(b->w, s->bpffs);
 	n->config_file = snapshot_str(b->w, s->config ? s->config->file : NULL);
 	n->audit_file = snapshot_str(b->w, s->config ? s->config->audit.file : NULL);
+	if (!s->guard)
+		return;
+	guard_counts(s->guard, &n->circuits_open, &n->destinations_open, &n->destinations);
+	n->guard_released = snapshot_str(b->w, guard_released(s->guard));
 }
 
 static void add_model(struct build *b)

@@ -12,7 +12,7 @@ static uint64_t slot_ns(uint64_t window_ns)
 }
 
 static void window_add(struct circuit_window *w, uint64_t window_ns, uint64_t now_ns,
-		       uint64_t successes, uint64_t failures)
+		       uint64_t successes, uint64_t failures, uint64_t slow)
 {
 	uint64_t number = now_ns / slot_ns(window_ns);
 	__typeof__(w->slots[0]) *s = &w->slots[number % CIRCUIT_SLOTS];
@@ -21,24 +21,28 @@ static void window_add(struct circuit_window *w, uint64_t window_ns, uint64_t no
 		s->number = number;
 		s->successes = 0;
 		s->failures = 0;
+		s->slow = 0;
 	}
 	s->successes += successes;
 	s->failures += failures;
+	s->slow += slow;
 }
 
 void circuit_window_read(const struct circuit_window *w, uint64_t window_ns, uint64_t now_ns,
-			 uint64_t *ret_successes, uint64_t *ret_failures)
+			 uint64_t *ret_successes, uint64_t *ret_failures, uint64_t *ret_slow)
 {
-	uint64_t number = now_ns / slot_ns(window_ns), successes = 0, failures = 0;
+	uint64_t number = now_ns / slot_ns(window_ns), successes = 0, failures = 0, slow = 0;
 
 	for (unsigned int i = 0; i < CIRCUIT_SLOTS; i++) {
 		if (w->slots[i].number > number || number - w->slots[i].number >= CIRCUIT_SLOTS)
 			continue;
 		successes += w->slots[i].successes;
 		failures += w->slots[i].failures;
+		slow += w->slots[i].slow;
 	}
 	*ret_successes = successes;
 	*ret_failures = failures;
+	*ret_slow = slow;
 }
 
 uint64_t circuit_open_ns(const struct config_policy *p, uint32_t opens, double random)
@@ -79,6 +83,8 @@ __attribute__((format(printf, 2, 3))) static void say(struct circuit *c, const c
 static void enter(struct circuit *c, const struct config_policy *p, enum kilter_circuit_state to,
 		  uint64_t now_ns, double random)
 {
+	c->ramp_ns =
+	    to == KILTER_CIRCUIT_CLOSED && c->state == KILTER_CIRCUIT_HALF_OPEN ? now_ns : 0;
 	c->state = to;
 	c->since_ns = now_ns;
 	c->retry_ns = 0;
@@ -101,24 +107,56 @@ static void enter(struct circuit *c, const struct config_policy *p, enum kilter_
 	}
 }
 
+/* Why the kernel tripped it. */
+static void say_kernel(struct circuit *c, const struct config_policy *p,
+		       const struct circuit_input *in)
+{
+	uint32_t n =
+	    in->consecutive > p->consecutive_failures ? in->consecutive : p->consecutive_failures;
+
+	switch (in->tripped_by) {
+	case KILTER_TRIP_CONSECUTIVE:
+		say(c, "%u failures in a row reached the threshold of %u", n,
+		    p->consecutive_failures);
+		break;
+	case KILTER_TRIP_FAILURE_RATIO:
+		say(c, "failure ratio reached %.2f in the last %u calls (%u failed)",
+		    p->failure_ratio, in->ring_fill, in->ring_failures);
+		break;
+	case KILTER_TRIP_SLOW_RATIO:
+		say(c, "slow call ratio reached %.2f in the last %u calls (%u took over %gs)",
+		    p->slow_call_ratio, in->ring_fill, in->ring_slow,
+		    (double)p->slow_call_ns / 1e9);
+		break;
+	}
+}
+
+static bool reached(uint64_t n, uint64_t all, double ratio)
+{
+	return ratio > 0 && (double)n >= ratio * (double)all;
+}
+
 /* Is there a reason to open a closed circuit? Writes it. */
 static bool should_open(struct circuit *c, const struct config_policy *p,
 			const struct circuit_input *in)
 {
-	uint64_t successes, failures, all, window_ns = p->window_ns;
+	uint64_t successes, failures, slow, all, window_ns = p->window_ns;
 
 	if (in->kernel_tripped) {
-		uint32_t n = in->consecutive > p->consecutive_failures ? in->consecutive
-								       : p->consecutive_failures;
-
-		say(c, "%u failures in a row reached the threshold of %u", n,
-		    p->consecutive_failures);
+		say_kernel(c, p, in);
 		return true;
 	}
-	if (p->failure_ratio <= 0)
-		return false;
-	circuit_window_read(&c->window, p->window_ns, in->now_ns, &successes, &failures);
+	if (p->window_counts)
+		return false; /* the kernel judges it */
+	circuit_window_read(&c->window, p->window_ns, in->now_ns, &successes, &failures, &slow);
 	all = successes + failures;
+	if (all >= p->minimum_requests && reached(slow, all, p->slow_call_ratio)) {
+		say(c, "slow call ratio %.2f reached %.2f in %gs (%llu of %llu took over %gs)",
+		    (double)slow / (double)all, p->slow_call_ratio, (double)window_ns / 1e9,
+		    (unsigned long long)slow, (unsigned long long)all,
+		    (double)p->slow_call_ns / 1e9);
+		return true;
+	}
 	/* The kernel counts from when the circuit was made and for connections that belong to
 	 * it; the model saw all. It must not be asked about a time before this state. */
 	if (in->edge_requests > all && in->now_ns - c->since_ns >= in->edge_window_ns) {
@@ -126,7 +164,7 @@ static bool should_open(struct circuit *c, const struct config_policy *p,
 		failures = in->edge_failures;
 		window_ns = in->edge_window_ns;
 	}
-	if (all < p->minimum_requests || !all || (double)failures < p->failure_ratio * (double)all)
+	if (all < p->minimum_requests || !reached(failures, all, p->failure_ratio))
 		return false;
 	say(c, "failure ratio %.2f reached %.2f in %gs (%llu of %llu failed)",
 	    (double)failures / (double)all, p->failure_ratio, (double)window_ns / 1e9,
@@ -134,11 +172,30 @@ static bool should_open(struct circuit *c, const struct config_policy *p,
 	return true;
 }
 
+/* The panic guard, on what would be after a trip: NULL, or what speaks against it. */
+static const char *panics(const struct circuit_input *in, char *buf, size_t size)
+{
+	uint32_t limit = circuit_open_limit(in->destinations, in->max_open_ratio);
+	uint32_t open = in->other_destinations_open + 1;
+
+	if (!in->destination_open && open > limit) {
+		snprintf(buf, size, "%u of %u destinations would be open, %u may be", open,
+			 in->destinations, limit);
+		return buf;
+	}
+	if (in->max_open && in->open + 1 > in->max_open) {
+		snprintf(buf, size, "%u circuits would be open, %u may be", in->open + 1,
+			 in->max_open);
+		return buf;
+	}
+	return NULL;
+}
+
 static enum circuit_step step_closed(struct circuit *c, const struct config_policy *p,
 				     const struct circuit_input *in)
 {
-	uint32_t limit = circuit_open_limit(in->all, in->max_open_ratio);
-	char why[CIRCUIT_REASON];
+	char why[CIRCUIT_REASON], buf[80];
+	const char *panic;
 
 	if (c->opens && in->now_ns >= c->decay_ns) {
 		c->opens--;
@@ -147,17 +204,15 @@ static enum circuit_step step_closed(struct circuit *c, const struct config_poli
 	memcpy(why, c->reason, sizeof(why));
 	if (!should_open(c, p, in))
 		return CIRCUIT_STAYS;
-	if (in->open + 1 > limit) {
+	panic = panics(in, buf, sizeof(buf));
+	if (panic) {
 		bool news = in->now_ns >= c->suppressed_until_ns;
 
 		if (!news) {
 			memcpy(c->reason, why, sizeof(why));
 			return CIRCUIT_STAYS;
 		}
-		snprintf(why, sizeof(why),
-			 "%.110s; suppressed: %u of %u circuits would be open, "
-			 "%u may be",
-			 c->reason, in->open + 1, in->all, limit);
+		snprintf(why, sizeof(why), "%.98s; suppressed: %s", c->reason, panic);
 		memcpy(c->reason, why, sizeof(why));
 		c->suppressed++;
 		c->suppressed_until_ns = in->now_ns + p->base_open_ns;
@@ -196,11 +251,50 @@ static enum circuit_step step_half_open(struct circuit *c, const struct config_p
 	return CIRCUIT_STAYS;
 }
 
+enum circuit_force circuit_forced(const struct circuit *c, const struct config_policy *p)
+{
+	if (c->forced != CIRCUIT_AUTO || c->held)
+		return c->forced;
+	switch (p->force) {
+	case CONFIG_FORCE_OPEN:
+		return CIRCUIT_FORCED_OPEN;
+	case CONFIG_FORCE_CLOSED:
+		return CIRCUIT_FORCED_CLOSED;
+	case CONFIG_FORCE_AUTO:
+		break;
+	}
+	return CIRCUIT_AUTO;
+}
+
+static enum circuit_step step_forced(struct circuit *c, const struct config_policy *p,
+				     const struct circuit_input *in, enum circuit_force force)
+{
+	enum kilter_circuit_state to =
+	    force == CIRCUIT_FORCED_OPEN ? KILTER_CIRCUIT_OPEN : KILTER_CIRCUIT_CLOSED;
+
+	if (c->state == to)
+		return CIRCUIT_STAYS;
+	say(c, "%s by %s",
+	    force == CIRCUIT_DISABLED	   ? "disabled"
+	    : force == CIRCUIT_FORCED_OPEN ? "forced open"
+					   : "forced closed",
+	    c->forced == CIRCUIT_AUTO ? "the policy" : "hand");
+	if (to == KILTER_CIRCUIT_CLOSED)
+		c->opens = 0;
+	enter(c, p, to, in->now_ns, in->random);
+	return CIRCUIT_MOVED;
+}
+
 enum circuit_step circuit_step(struct circuit *c, const struct config_policy *p,
 			       const struct circuit_input *in)
 {
+	enum circuit_force force = circuit_forced(c, p);
+
 	if (c->state == KILTER_CIRCUIT_CLOSED)
-		window_add(&c->window, p->window_ns, in->now_ns, in->successes, in->failures);
+		window_add(&c->window, p->window_ns, in->now_ns, in->successes, in->failures,
+			   in->slow);
+	if (force != CIRCUIT_AUTO)
+		return step_forced(c, p, in, force);
 	if (c->held)
 		return CIRCUIT_STAYS;
 	switch (c->state) {
@@ -245,5 +339,13 @@ bool circuit_hold(struct circuit *c, bool hold)
 	if (c->held == hold)
 		return false;
 	c->held = hold;
+	return true;
+}
+
+bool circuit_force(struct circuit *c, enum circuit_force force)
+{
+	if (c->forced == force)
+		return false;
+	c->forced = force;
 	return true;
 }

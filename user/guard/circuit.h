@@ -3,7 +3,7 @@
  * The state machine of one circuit. Pure: time, counters and chance come in as arguments, a
  * decision with its reason comes out; nothing is read, written or published here.
  *
- *            failures in a row (kernel), or failure ratio
+ *            failures in a row or a count window (kernel), or a ratio
  *   closed ------------------------------------------------> open
  *     ^                                                      | ^
  *     | enough trials succeeded            open time is over | | a trial failed, or
@@ -27,18 +27,28 @@
 struct circuit_window {
 	struct {
 		uint64_t number; /* of the slot's time since boot */
-		uint64_t successes, failures;
+		uint64_t successes, failures, slow;
 	} slots[CIRCUIT_SLOTS];
+};
+
+enum circuit_force { /* what is done whatever the outcomes */
+	CIRCUIT_AUTO,
+	CIRCUIT_FORCED_OPEN,
+	CIRCUIT_FORCED_CLOSED, /* decisions are counted, none is made */
+	CIRCUIT_DISABLED,      /* not even counted */
+	CIRCUIT_FORCES
 };
 
 struct circuit {
 	enum kilter_circuit_state state;
 	bool held;		      /* by hand: no automatic transition */
+	enum circuit_force forced;    /* by hand; wins over the policy's */
 	uint32_t opens;		      /* in a row: the back-off exponent, decays while closed */
 	uint64_t since_ns;	      /* CLOCK_BOOTTIME of the last transition */
 	uint64_t retry_ns;	      /* open: when half-open is tried */
 	uint64_t trial_ns;	      /* half-open: when the first trial was noticed, or 0 */
 	uint64_t decay_ns;	      /* closed: when opens goes down by one */
+	uint64_t ramp_ns;	      /* closed after trials: since when; or 0 */
 	uint64_t suppressed_until_ns; /* the panic guard has spoken: not again before */
 	uint64_t suppressed;	      /* how often it has */
 	uint64_t transitions[3];      /* into each state */
@@ -48,16 +58,22 @@ struct circuit {
 
 struct circuit_input {
 	uint64_t now_ns;
-	uint64_t successes, failures; /* since the step before */
+	uint64_t successes, failures, slow; /* since the step before; slow ones are in both */
 	/* Of the generation that the kernel is in now. */
 	uint32_t trials, trial_successes, trial_failures;
 	uint32_t consecutive;
 	bool kernel_tripped;
+	enum kilter_trip tripped_by;
+	uint32_t ring_fill, ring_failures, ring_slow; /* of a count window */
 	/* What the model saw of the same edge in a window of its own; requests 0: nothing. */
 	uint64_t edge_requests, edge_failures, edge_window_ns;
-	double random;	    /* 0 <= random < 1 */
-	uint32_t open, all; /* circuits of this node that are not closed; all; before this step */
-	double max_open_ratio;
+	double random; /* 0 <= random < 1 */
+	/* For the panic guard, before this step: circuits that are not closed; destinations with
+	 * such a circuit, but for this circuit's own; all destinations. */
+	uint32_t open, other_destinations_open, destinations;
+	bool destination_open; /* this circuit's own, by another circuit */
+	double max_open_ratio; /* of destinations */
+	uint32_t max_open;     /* circuits; 0: any number */
 };
 
 enum circuit_step {
@@ -76,12 +92,16 @@ bool circuit_trip(struct circuit *c, const struct config_policy *p, uint64_t now
 bool circuit_reset(struct circuit *c, const struct config_policy *p, uint64_t now_ns,
 		   const char *who);
 bool circuit_hold(struct circuit *c, bool hold);
+/* From now on, until CIRCUIT_AUTO; the next step moves it there. false: it is so already. */
+bool circuit_force(struct circuit *c, enum circuit_force force);
+/* What is in force: by hand, else by policy. */
+enum circuit_force circuit_forced(const struct circuit *c, const struct config_policy *p);
 
 /* base doubled by each open in a row, at most max, plus jitter. */
 uint64_t circuit_open_ns(const struct config_policy *p, uint32_t opens, double random);
-/* How many circuits may be open at once; one always may, unless ratio is 0. */
+/* How many of `all` may be open at once; one always may, unless ratio is 0. */
 uint32_t circuit_open_limit(uint32_t all, double max_open_ratio);
 void circuit_window_read(const struct circuit_window *w, uint64_t window_ns, uint64_t now_ns,
-			 uint64_t *ret_successes, uint64_t *ret_failures);
+			 uint64_t *ret_successes, uint64_t *ret_failures, uint64_t *ret_slow);
 
 #endif

@@ -4,6 +4,7 @@
 #include <arpa/inet.h>
 
 #include <fnmatch.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,24 +21,37 @@ static bool one_address(const struct config_destination *d)
 	return d->family && d->prefix_len == full_prefix(d);
 }
 
+static bool is_any(const char *glob)
+{
+	return !strcmp(glob, "*");
+}
+
+static unsigned int callers(const struct config_policy *p)
+{
+	return (unsigned int)!is_any(p->workload) + !is_any(p->executable) + !is_any(p->cgroup);
+}
+
+static bool has_wildcard(const char *s)
+{
+	return strpbrk(s, "*?");
+}
+
 /*
- * address and port > address > longest prefix (with a port before without) > port > any; of
- * equals the one that names a workload. Prefixes of the two families never meet.
+ * address > name > pattern of names, the longer the more specific > prefix, the longer > any; with
+ * a port before without; of equals the one that says more about the caller. Prefixes of the two
+ * families never meet.
  */
 static unsigned int rank(const struct config_policy *p, const struct config_destination *d)
 {
 	unsigned int r = 0;
 
-	if (d->family)
-		r = 2 + 2 * (unsigned int)d->prefix_len; /* 2 .. 258 */
-	if (d->port)
-		r++;
-	return 2 * r + !policy_any_workload(p);
-}
-
-bool policy_any_workload(const struct config_policy *p)
-{
-	return !strcmp(p->workload, "*");
+	if (d->name[0])
+		r = has_wildcard(d->name) ? 200 + (unsigned int)strlen(d->name) : 300;
+	else if (one_address(d))
+		r = 400;
+	else if (d->family)
+		r = 1 + (unsigned int)d->prefix_len; /* 1 .. 128 */
+	return 4 * (2 * r + !!d->port) + callers(p);
 }
 
 /* ::ffff:a.b.c.d is a.b.c.d, as the kernel side has it. */
@@ -68,6 +82,26 @@ static void protect(struct policy_table *t, const char *destination, const char 
 	t->protected[t->protected_count++].reason = reason;
 }
 
+static void to_peer(const struct config_destination *d, struct kilter_peer *ret)
+{
+	memset(ret, 0, sizeof(*ret));
+	memcpy(ret->addr, d->addr, sizeof(ret->addr));
+	ret->family = d->family;
+	ret->transport = d->transport;
+	ret->port_be = htons(d->port);
+}
+
+static void read_standby(const struct config_policy *p, struct kilter_peer *ret)
+{
+	struct config_destination d;
+
+	memset(ret, 0, sizeof(*ret));
+	if (!p->standby[0] || config_parse_destination(p->standby, &d))
+		return;
+	unmap(&d);
+	to_peer(&d, ret);
+}
+
 void policy_table_init(struct policy_table *t, const struct config *c)
 {
 	const char *host = getenv("KUBERNETES_SERVICE_HOST");
@@ -76,6 +110,7 @@ void policy_table_init(struct policy_table *t, const struct config *c)
 
 	memset(t, 0, sizeof(*t));
 	t->config = c;
+	read_standby(&c->guard.defaults, &t->standby);
 	for (uint32_t i = 0; i < c->guard.policies_count && i < CONFIG_POLICIES_MAX; i++) {
 		struct policy_entry *e = &t->entries[t->count];
 
@@ -84,6 +119,8 @@ void policy_table_init(struct policy_table *t, const struct config *c)
 			continue;
 		unmap(&e->destination);
 		e->policy = &c->guard.policies[i];
+		read_standby(e->policy, &e->standby);
+		t->names = t->names || e->destination.name[0];
 		e->rank = rank(e->policy, &e->destination);
 		t->count++;
 	}
@@ -106,44 +143,96 @@ static bool in_prefix(const struct config_destination *d, const struct kilter_pe
 	return !bits || !((d->addr[bytes] ^ p->addr[bytes]) >> (8 - bits));
 }
 
-static bool covers(const struct config_destination *d, const struct kilter_peer *p)
+static bool covers(const struct config_destination *d, const struct kilter_peer *p,
+		   const struct dns *dns)
 {
-	if (d->port && htons(d->port) != p->port_be)
+	if (d->transport != p->transport || (d->port && htons(d->port) != p->port_be))
 		return false;
+	if (d->name[0])
+		return dns && dns_is_called(dns, p, d->name);
 	return !d->family || in_prefix(d, p);
 }
 
-const struct policy_entry *policy_match(const struct policy_table *t, const char *workload,
-					const struct kilter_peer *destination)
+static bool calls(const char *glob, const char *what)
+{
+	return is_any(glob) || !fnmatch(glob, what, FNM_NOESCAPE);
+}
+
+static bool matches(const struct policy_entry *e, const struct policy_subject *s)
+{
+	return covers(&e->destination, &s->destination, s->dns) &&
+	       calls(e->policy->workload, s->workload) &&
+	       calls(e->policy->executable, s->executable) && calls(e->policy->cgroup, s->cgroup);
+}
+
+const struct policy_entry *policy_match(const struct policy_table *t,
+					const struct policy_subject *s)
 {
 	const struct policy_entry *best = NULL;
 
-	for (unsigned int i = 0; i < t->count; i++) {
-		const struct policy_entry *e = &t->entries[i];
-
-		/* Of equals the first in the file. */
-		if ((best && e->rank <= best->rank) || !covers(&e->destination, destination))
-			continue;
-		if (!policy_any_workload(e->policy) &&
-		    fnmatch(e->policy->workload, workload, FNM_NOESCAPE))
-			continue;
-		best = e;
-	}
+	/* Of equals the first in the file. */
+	for (unsigned int i = 0; i < t->count; i++)
+		if ((!best || t->entries[i].rank > best->rank) && matches(&t->entries[i], s))
+			best = &t->entries[i];
 	return best;
+}
+
+__attribute__((format(printf, 4, 5))) static void append(char *buf, size_t size, size_t *n,
+							 const char *fmt, ...)
+{
+	va_list ap;
+	int more;
+
+	if (*n >= size)
+		return;
+	va_start(ap, fmt);
+	more = vsnprintf(buf + *n, size - *n, fmt, ap);
+	va_end(ap);
+	*n += more > 0 ? (size_t)more : 0;
+}
+
+void policy_explain(const struct policy_table *t, const struct policy_subject *s,
+		    const struct policy_entry *e, char *buf, size_t size)
+{
+	const struct config_destination *d;
+	const char *before = "; before";
+	size_t n = 0;
+
+	buf[0] = '\0';
+	if (!e) {
+		append(buf, size, &n, "no policy matches");
+		return;
+	}
+	d = &e->destination;
+	append(buf, size, &n, "by %s%s",
+	       d->name[0]	? d->name
+	       : one_address(d) ? "address"
+	       : d->family	? "prefix"
+	       : d->port	? "port"
+				: "any destination",
+	       d->port && (d->name[0] || d->family) ? " and port" : "");
+	if (!is_any(e->policy->workload))
+		append(buf, size, &n, ", workload");
+	if (!is_any(e->policy->executable))
+		append(buf, size, &n, ", executable");
+	if (!is_any(e->policy->cgroup))
+		append(buf, size, &n, ", cgroup");
+	for (unsigned int i = 0; i < t->count; i++) {
+		if (&t->entries[i] == e || !matches(&t->entries[i], s))
+			continue;
+		append(buf, size, &n, "%s %s", before, t->entries[i].policy->name);
+		before = ",";
+	}
 }
 
 bool policy_is_exact(const struct policy_entry *e)
 {
-	return e && policy_any_workload(e->policy) && one_address(&e->destination) &&
-	       e->destination.port;
+	return e && !callers(e->policy) && one_address(&e->destination) && e->destination.port;
 }
 
 void policy_peer(const struct policy_entry *e, struct kilter_peer *ret)
 {
-	memset(ret, 0, sizeof(*ret));
-	memcpy(ret->addr, e->destination.addr, sizeof(ret->addr));
-	ret->family = e->destination.family;
-	ret->port_be = htons(e->destination.port);
+	to_peer(&e->destination, ret);
 }
 
 static bool is_loopback(const struct kilter_peer *p)
@@ -163,7 +252,7 @@ const char *policy_protected(const struct policy_table *t, const struct policy_e
 	if (destination->port_be == htons(DNS_PORT))
 		return "protected: DNS; a policy must name the address";
 	for (unsigned int i = 0; i < t->protected_count; i++)
-		if (covers(&t->protected[i].at, destination))
+		if (covers(&t->protected[i].at, destination, NULL))
 			return t->protected[i].reason;
 	return NULL;
 }

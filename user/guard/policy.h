@@ -9,13 +9,15 @@
 #include <kilter/identity.h>
 
 #include "core/config.h"
+#include "model/dns.h"
 
 #define POLICY_PROTECTED_MAX 4
 
 struct policy_entry {
 	const struct config_policy *policy;
 	struct config_destination destination;
-	unsigned int rank; /* how specific; see policy_rank() */
+	struct kilter_peer standby; /* family 0: none */
+	unsigned int rank;	    /* how specific; see rank() */
 };
 
 /* A configuration, made ready to be asked. Borrows it. */
@@ -23,6 +25,8 @@ struct policy_table {
 	const struct config *config;
 	struct policy_entry entries[CONFIG_POLICIES_MAX];
 	unsigned int count;
+	struct kilter_peer standby; /* of guard.defaults */
+	bool names;		    /* some policy has a DNS name */
 	struct {
 		struct config_destination at;
 		const char *reason; /* static */
@@ -30,13 +34,22 @@ struct policy_table {
 	unsigned int protected_count;
 };
 
+/* Who calls whom. Strings are borrowed; "" in all three: any caller. */
+struct policy_subject {
+	const char *workload, *executable, *cgroup;
+	struct kilter_peer destination;
+	const struct dns *dns; /* what the destination is called; may be NULL */
+};
+
 void policy_table_init(struct policy_table *t, const struct config *c);
 /* The most specific policy; NULL: none, guard.defaults applies. */
-const struct policy_entry *policy_match(const struct policy_table *t, const char *workload,
-					const struct kilter_peer *destination);
-/* The policies that need no caller: any workload, one address and port. */
+const struct policy_entry *policy_match(const struct policy_table *t,
+					const struct policy_subject *s);
+/* Why this one: "by address and port, by workload; before NAME, NAME". */
+void policy_explain(const struct policy_table *t, const struct policy_subject *s,
+		    const struct policy_entry *e, char *buf, size_t size);
+/* The policies that need no caller: any caller, one address and port. */
 bool policy_is_exact(const struct policy_entry *e);
-bool policy_any_workload(const struct config_policy *p);
 /* The destination of an exact policy as the kernel knows it. */
 void policy_peer(const struct policy_entry *e, struct kilter_peer *ret);
 /* What is done in the end; *ret_reason: why not what the policy asks for, or NULL. e NULL: of

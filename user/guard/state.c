@@ -43,7 +43,8 @@ static bool read_record(const json_t *o, bool same_boot, struct sync_record *ret
 {
 	const json_t *keys = json_object_get(o, "keys"), *addr = json_object_get(o, "address");
 	uint64_t state = get_u64(o, "state"), family = get_u64(o, "family"),
-		 port = get_u64(o, "port");
+		 port = get_u64(o, "port"), transport = get_u64(o, "transport");
+	const json_t *limits = json_object_get(o, "limits");
 
 	memset(ret, 0, sizeof(*ret));
 	copy_string(ret->name, sizeof(ret->name), json_object_get(o, "name"));
@@ -51,6 +52,7 @@ static bool read_record(const json_t *o, bool same_boot, struct sync_record *ret
 	copy_string(ret->reason, sizeof(ret->reason), json_object_get(o, "reason"));
 	if (!ret->name[0] || state > KILTER_CIRCUIT_HALF_OPEN || json_array_size(addr) != 16 ||
 	    (family != KILTER_FAMILY_V4 && family != KILTER_FAMILY_V6) || port > UINT16_MAX ||
+	    (transport != KILTER_TRANSPORT_TCP && transport != KILTER_TRANSPORT_UDP) ||
 	    json_array_size(keys) > SYNC_KEYS_MAX)
 		return false;
 	for (unsigned int i = 0; i < 16; i++) {
@@ -61,6 +63,7 @@ static bool read_record(const json_t *o, bool same_boot, struct sync_record *ret
 		ret->destination.addr[i] = (uint8_t)byte;
 	}
 	ret->destination.family = (uint8_t)family;
+	ret->destination.transport = (uint8_t)transport;
 	ret->destination.port_be = htons((uint16_t)port);
 	for (unsigned int i = 0; i < json_array_size(keys); i++) {
 		const json_t *k = json_array_get(keys, i);
@@ -73,6 +76,17 @@ static bool read_record(const json_t *o, bool same_boot, struct sync_record *ret
 	}
 	ret->state = (enum kilter_circuit_state)state;
 	ret->held = json_is_true(json_object_get(o, "held"));
+	ret->forced = get_u32(o, "forced");
+	copy_string(ret->executable, sizeof(ret->executable), json_object_get(o, "executable"));
+	copy_string(ret->cgroup, sizeof(ret->cgroup), json_object_get(o, "cgroup"));
+	if (json_is_object(limits)) {
+		double rate = json_number_value(json_object_get(limits, "rate_limit"));
+
+		ret->limits_set = true;
+		ret->limits.rate_limit = rate > 0 && rate <= GUARD_RATE_MAX ? rate : 0;
+		ret->limits.burst = get_u32(limits, "burst");
+		ret->limits.max_connections = get_u32(limits, "max_connections");
+	}
 	ret->opens = get_u32(o, "opens");
 	ret->generation = get_u64(o, "generation");
 	ret->since_real_ns = get_u64(o, "since_real_ns");
@@ -106,6 +120,7 @@ int sync_load(struct sync *s, const char *path, void (*fn)(void *ctx, const stru
 	generation = get_u64(root, "generation");
 	if (generation > s->generation)
 		s->generation = generation;
+	s->released = json_is_true(json_object_get(root, "released"));
 	boot = json_string_value(json_object_get(root, "boot_id"));
 	circuits = json_object_get(root, "circuits");
 	for (size_t i = 0; i < json_array_size(circuits); i++) {

@@ -71,7 +71,7 @@ int sync_init(struct sync *s, const struct guard_maps *maps)
 		struct kilter_guard_policy p;
 
 		if (!sync_policy(s, &policies[i], &p))
-			raise_generation(s, p.generation);
+			raise_generation(s, p.rules.generation);
 	}
 	err = read_keys(maps->runtime_fd, &runtimes, &n);
 	if (err)
@@ -130,6 +130,19 @@ int sync_runtime(struct sync *s, const struct kilter_circuit_key *key,
 	return bpf_map_lookup_elem(s->maps.runtime_fd, key, ret) ? -errno : 0;
 }
 
+int sync_switch(struct sync *s, uint32_t which, uint32_t value)
+{
+	if (!bpf_map_update_elem(s->maps.switch_fd, &which, &value, BPF_ANY))
+		return 0;
+	s->write_errors++;
+	return -errno;
+}
+
+int sync_switch_read(struct sync *s, uint32_t which, uint32_t *ret)
+{
+	return bpf_map_lookup_elem(s->maps.switch_fd, &which, ret) ? -errno : 0;
+}
+
 unsigned int sync_sweep(struct sync *s,
 			bool (*keep)(void *ctx, const struct kilter_circuit_key *key), void *ctx)
 {
@@ -164,6 +177,7 @@ static void write_record(struct json *j, const struct sync_record *r)
 		json_u64(j, r->destination.addr[i]);
 	json_array_end(j);
 	json_kv_u64(j, "family", r->destination.family);
+	json_kv_u64(j, "transport", r->destination.transport);
 	json_kv_u64(j, "port", ntohs(r->destination.port_be));
 	json_key(j, "keys");
 	json_array_begin(j);
@@ -176,6 +190,17 @@ static void write_record(struct json *j, const struct sync_record *r)
 	json_array_end(j);
 	json_kv_u64(j, "state", r->state);
 	json_kv_bool(j, "held", r->held);
+	json_kv_u64(j, "forced", r->forced);
+	json_kv_string(j, "executable", r->executable);
+	json_kv_string(j, "cgroup", r->cgroup);
+	if (r->limits_set) {
+		json_key(j, "limits");
+		json_object_begin(j);
+		json_kv_double(j, "rate_limit", r->limits.rate_limit);
+		json_kv_u64(j, "burst", r->limits.burst);
+		json_kv_u64(j, "max_connections", r->limits.max_connections);
+		json_object_end(j);
+	}
 	json_kv_u64(j, "opens", r->opens);
 	json_kv_u64(j, "generation", r->generation);
 	json_kv_u64(j, "since_real_ns", r->since_real_ns);
@@ -230,6 +255,7 @@ int sync_save(struct sync *s, const char *path, bool (*next)(void *ctx, struct s
 		json_kv_u64(&j, "version", SYNC_STATE_VERSION);
 		json_kv_string(&j, "boot_id", here);
 		json_kv_u64(&j, "generation", s->generation);
+		json_kv_bool(&j, "released", s->released);
 		json_key(&j, "circuits");
 		json_array_begin(&j);
 		while (next(ctx, &r))

@@ -23,6 +23,7 @@ struct sync {
 	uint64_t write_errors; /* but for a full map */
 	uint64_t full;	       /* writes that found no room */
 	uint64_t state_errors; /* of the state file */
+	bool released;	       /* in the state file: by hand, everything */
 };
 
 /* Finds the highest generation that the kernel has heard of. maps are borrowed. */
@@ -39,6 +40,9 @@ int sync_policy(struct sync *s, const struct kilter_circuit_key *key,
 		struct kilter_guard_policy *ret);
 int sync_runtime(struct sync *s, const struct kilter_circuit_key *key,
 		 struct kilter_guard_runtime *ret);
+/* Of enum kilter_guard_switch. */
+int sync_switch(struct sync *s, uint32_t which, uint32_t value);
+int sync_switch_read(struct sync *s, uint32_t which, uint32_t *ret);
 /* Removes every entry of both maps that keep() does not want; returns how many. */
 unsigned int sync_sweep(struct sync *s,
 			bool (*keep)(void *ctx, const struct kilter_circuit_key *key), void *ctx);
@@ -51,9 +55,13 @@ struct sync_record {
 	unsigned int keys_count;
 	enum kilter_circuit_state state;
 	bool held;
+	uint32_t forced; /* enum circuit_force */
 	uint32_t opens;
 	uint64_t generation, since_real_ns;
 	uint64_t since_boot_ns, retry_boot_ns; /* 0 when read after a reboot */
+	char executable[KILTER_EXE_LEN], cgroup[256];
+	bool limits_set;
+	struct guard_limits limits;
 };
 
 /* fn is called for each circuit of the file at path. 0 also where there is no file; -EINVAL: it

@@ -97,6 +97,7 @@ struct address {
 struct model {
 	struct table ids, peers, routes, workloads, edges, listeners, ports;
 	struct cgroup_resolver *resolver;
+	struct dns *dns;
 	struct window_clock clock;
 	uint64_t fed_since_ns; /* clock.now_ns while the last tick's figures came */
 	struct address *addresses;
@@ -159,6 +160,8 @@ int model_new(struct model **ret, const struct config *c)
 	table_init(&m->ports, sizeof(uint32_t), sizeof(struct port), 65536);
 	m->clock.tick_ns = c->tick_ns;
 	err = cgroup_resolver_new(&m->resolver);
+	if (!err)
+		err = dns_new(&m->dns);
 	if (err) {
 		model_free(&m);
 		return err;
@@ -218,6 +221,7 @@ void model_free(struct model **mp)
 	table_done(&m->listeners);
 	table_done(&m->ports);
 	cgroup_resolver_free(&m->resolver);
+	dns_free(&m->dns);
 	free(m->addresses);
 	free(m);
 	*mp = NULL;
@@ -769,16 +773,22 @@ const struct kilter_peer *model_peer_by_id(const struct model *m, uint32_t id)
 char *model_peer_format(const struct kilter_peer *p, char buf[static 64])
 {
 	char addr[INET6_ADDRSTRLEN] = "";
+	const char *scheme = p->transport == KILTER_TRANSPORT_UDP ? "udp://" : "";
 	unsigned int port = ntohs(p->port_be);
 
 	if (p->family == KILTER_FAMILY_V4) {
 		inet_ntop(AF_INET, p->addr, addr, sizeof(addr));
-		snprintf(buf, 64, "%s:%u", addr, port);
+		snprintf(buf, 64, "%s%s:%u", scheme, addr, port);
 	} else if (p->family == KILTER_FAMILY_V6) {
 		inet_ntop(AF_INET6, p->addr, addr, sizeof(addr));
-		snprintf(buf, 64, "[%s]:%u", addr, port);
+		snprintf(buf, 64, "%s[%s]:%u", scheme, addr, port);
 	} else {
 		snprintf(buf, 64, ":%u", port);
 	}
 	return buf;
+}
+
+struct dns *model_dns(const struct model *m)
+{
+	return m->dns;
 }

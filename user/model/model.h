@@ -17,6 +17,7 @@
 #include <kilter/series.h>
 
 #include "core/config.h"
+#include "model/dns.h"
 #include "model/histogram.h"
 
 enum model_span {
@@ -122,7 +123,9 @@ void model_edge_tcp(const struct model *m, const struct model_edge *e, enum mode
 const struct model_workload *model_workload_by_id(const struct model *m, uint32_t id);
 const char *model_route_text(const struct model *m, uint32_t id);
 const struct kilter_peer *model_peer_by_id(const struct model *m, uint32_t id);
-/* "10.0.0.1:80", "[::1]:80", ":80" for a local port. buf of 64. */
+/* What destinations are called; never NULL. Answers are fed to it as they come. */
+struct dns *model_dns(const struct model *m);
+/* "10.0.0.1:80", "udp://[::1]:80", ":80" for a local port. buf of 64. */
 char *model_peer_format(const struct kilter_peer *p, char buf[static 64]);
 
 #endif

@@ -15,6 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <kilter/guard.h>
 #include <kilter/series.h>
 
 #include "model/model.h"
@@ -59,7 +60,10 @@ struct snap_node {
 	uint32_t incomplete; /* data was lost: health is unknown */
 	uint64_t config_generation;
 	double syscall_sample_ratio; /* armed share of time; 0: off */
-	uint32_t syscalls_unsupported, pad;
+	uint32_t syscalls_unsupported;
+	uint32_t circuits_open, destinations_open, destinations; /* open: not closed */
+	snap_str guard_released; /* why nothing is refused, or empty */
+	uint32_t pad;
 };
 
 struct snap_red {
@@ -150,9 +154,14 @@ struct snap_health {
 
 struct snap_circuit {
 	snap_str name, policy, workload, destination, state, mode, mode_reason, reason;
-	uint32_t held, consecutive, opens, pad;
+	snap_str match, dns_name, forced;
+	uint32_t held, consecutive, opens;
+	uint32_t open, open_peak; /* connections */
+	uint32_t burst, max_connections, limits_by_hand;
+	double rate_limit, rate_fill; /* 0: no limit */
 	uint64_t generation, since_real_ns, lease_left_ns, retry_in_ns;
-	uint64_t successes, failures, refused, would_refuse, lease_expired, trips;
+	uint64_t successes, failures, slow, redirected, closed, lease_expired, trips;
+	uint64_t refused[KILTER_REFUSALS], would_refuse[KILTER_REFUSALS];
 	uint64_t transitions[3]; /* into closed, open, half_open */
 };
 

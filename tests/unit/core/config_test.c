@@ -22,6 +22,13 @@
 
 #include <cmocka.h>
 
+static bool fails_on(const struct config_policy *p, unsigned int status)
+{
+	unsigned int bit = status - KILTER_STATUS_FIRST;
+
+	return p->failures.statuses[bit / 64] >> (bit % 64) & 1;
+}
+
 static struct config config, before;
 static char faults[8192];
 static unsigned int faults_count;
@@ -88,9 +95,11 @@ static void the_defaults_are_good(void **state)
 	assert_true(config.audit.max_bytes == 100ull << 20);
 	assert_int_equal(config.guard.defaults.mode, KILTER_GUARD_OBSERVE);
 	assert_int_equal(config.guard.mode, KILTER_GUARD_ENFORCE);
-	assert_int_equal(config.guard.defaults.failures, KILTER_FAIL_ON_CONNECT |
-							     KILTER_FAIL_ON_HTTP_5XX |
-							     KILTER_FAIL_ON_NO_ANSWER);
+	assert_int_equal(config.guard.defaults.failures.outcomes,
+			 KILTER_FAIL_ON_CONNECT | KILTER_FAIL_ON_NO_ANSWER);
+	assert_true(fails_on(&config.guard.defaults, 500));
+	assert_true(fails_on(&config.guard.defaults, 599));
+	assert_false(fails_on(&config.guard.defaults, 499));
 }
 
 static void an_empty_file_changes_nothing(void **state)
@@ -143,12 +152,13 @@ static void every_type_is_read(void **state)
 	assert_int_equal(config.guard.policies[0].mode, KILTER_GUARD_ENFORCE);
 	/* inherited from the defaults */
 	assert_true(config.guard.policies[0].base_open_ns == 60 * NS_PER_SEC);
-	assert_int_equal(config.guard.policies[0].failures,
+	assert_int_equal(config.guard.policies[0].failures.outcomes,
 			 KILTER_FAIL_ON_CONNECT | KILTER_FAIL_ON_NO_ANSWER);
 	assert_int_equal(config.guard.policies[0].line, 19);
 	assert_string_equal(config.guard.policies[1].name, "policy-2");
 	assert_int_equal(config.guard.policies[1].mode, KILTER_GUARD_OBSERVE);
-	assert_int_equal(config.guard.policies[1].failures, KILTER_FAIL_ON_HTTP_5XX);
+	assert_int_equal(config.guard.policies[1].failures.outcomes, 0);
+	assert_true(fails_on(&config.guard.policies[1], 503));
 	assert_true(config.guard.policies[1].base_open_ns == 7 * NS_PER_SEC);
 }
 
@@ -248,8 +258,15 @@ static void a_value_of_another_type_is_told_what_would_be_right(void **state)
 	    {"guard: {defaults: 5}\n", "guard.defaults: a mapping is expected here"},
 	    {"guard: {defaults: [5]}\n", "guard.defaults: a mapping is expected here"},
 	    {"guard: {policies: [{failures: [x]}]}\n",
-	     "failures: 'x' is not a list of: connect http_5xx no_answer"},
+	     "failures: 'x' is not a list of: connect no_answer http_5xx http_400..http_599"},
 	    {"guard: {policies: [{failures: []}]}\n", "failures: '' is not a list of"},
+	    {"guard: {policies: [{failures: [http_399]}]}\n",
+	     "failures: 'http_399' is not a list of"},
+	    {"guard: {policies: [{window_type: calls}]}\n",
+	     "window_type: 'calls' is not one of: time count"},
+	    {"guard: {policies: [{force: yes}]}\n", "force: 'yes' is not one of: auto open closed"},
+	    {"guard: {policies: [{standby: somewhere:80}]}\n",
+	     "standby: 'somewhere:80' is not ADDR:PORT or [V6]:PORT"},
 	    {"guard: {policies: [{destination: here}]}\n",
 	     "destination: 'here' is not ADDR:PORT, [V6]:PORT, ADDR, CIDR, CIDR:PORT, :PORT or *"},
 	    {"socket: \"a\\0b\"\n", "k.yaml:1:9: socket: a NUL character has no place in a value"},
@@ -546,7 +563,7 @@ static void a_walk_tells_each_value_and_where_it_came_from(void **state)
 	    {"guard.mode", "observe", "environment"},
 	    {"guard.defaults.mode", "observe", "default"},
 	    {"guard.policies[0].destination", ":80", "k.yaml:7"},
-	    {"guard.policies[0].failures", "connect http_5xx no_answer", "k.yaml:7"},
+	    {"guard.policies[0].failures", "connect no_answer http_5xx", "k.yaml:7"},
 	};
 
 	(void)state;
@@ -684,12 +701,18 @@ static void destinations_are_read_in_every_form(void **state)
 	    {"[::1]:80", KILTER_FAMILY_V6, 128, 80},
 	    {"2001:db8::/32", KILTER_FAMILY_V6, 32, 0},
 	    {"[2001:db8::/32]:1", KILTER_FAMILY_V6, 32, 1},
+	    {"udp://10.0.0.1:53", KILTER_FAMILY_V4, 32, 53, "", KILTER_TRANSPORT_UDP},
+	    {"db.internal:5432", 0, 0, 5432, "db.internal"},
+	    {"DB.Internal.", 0, 0, 0, "db.internal"},
+	    {"*.internal:80", 0, 0, 80, "*.internal"},
+	    {"localhost", 0, 0, 0, "localhost"},
 	};
-	static const char *const bad[] = {"",	       ":",	      ":0",	   ":65536",
-					  ":80x",      "10.0.0.1:",   "10.0.0",	   "10.0.0.1/33",
-					  "10.0.0.1/", "10.0.0.1/-1", "[::1",	   "[::1]80",
-					  "[::1]:",    "::1/129",     "localhost", "a.b:80",
-					  "*:80",      "1.2.3.4 ",    "[]:80x"};
+	static const char *const bad[] = {"",	       ":",	      ":0",	":65536",
+					  ":80x",      "10.0.0.1:",   "10.0.0", "10.0.0.1/33",
+					  "10.0.0.1/", "10.0.0.1/-1", "[::1",	"[::1]80",
+					  "[::1]:",    "::1/129",     "a b:80", "a.b/8",
+					  "*:80",      "1.2.3.4 ",    "[]:80x", "udp://",
+					  "a.b:0",     "tcp://a:80"};
 	struct config_destination d;
 
 	(void)state;
@@ -698,6 +721,8 @@ static void destinations_are_read_in_every_form(void **state)
 		assert_int_equal(d.family, rows[i].family);
 		assert_int_equal(d.prefix_len, rows[i].prefix);
 		assert_int_equal(d.port, rows[i].port);
+		assert_int_equal(d.transport, rows[i].transport);
+		assert_string_equal(d.name, rows[i].name ? rows[i].name : "");
 	}
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
 		if (config_parse_destination(bad[i], &d) != -EINVAL)

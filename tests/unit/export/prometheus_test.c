@@ -175,7 +175,7 @@ static void label_values_are_escaped_and_always_utf8(void **state)
 	c->name = snapshot_str(f->w, "a\"b\\c\nd\xff\xc3\xa9\xed\xa0\x80\xe2");
 	c->state = snapshot_str(f->w, "open");
 	c->transitions[1] = 4;
-	c->refused = UINT64_MAX;
+	c->refused[KILTER_REFUSED_OPEN] = UINT64_MAX;
 	text = render(f, false);
 #define BAD "\xef\xbf\xbd"
 #define C   "circuit=\"a\\\"b\\\\c\\nd" BAD "\xc3\xa9" BAD BAD BAD BAD "\""

@@ -27,12 +27,12 @@ static const struct config_policy policy = {
     .half_open_permits = 3,
     .half_open_successes = 3,
     .half_open_timeout_ns = 10 * SEC,
-    .failures = KILTER_FAIL_ON_CONNECT | KILTER_FAIL_ON_HTTP_5XX | KILTER_FAIL_ON_NO_ANSWER,
+    .failures.outcomes = KILTER_FAIL_ON_CONNECT | KILTER_FAIL_ON_NO_ANSWER,
 };
 
 static struct circuit_input at(uint64_t now_ns)
 {
-	return (struct circuit_input){.now_ns = now_ns, .all = 10, .max_open_ratio = 1};
+	return (struct circuit_input){.now_ns = now_ns, .destinations = 10, .max_open_ratio = 1};
 }
 
 static struct circuit opened(uint64_t now_ns)
@@ -270,8 +270,8 @@ static void the_panic_guard_counts_the_state_after_the_trip(void **state)
 
 		circuit_init(&c, START);
 		in.kernel_tripped = true;
-		in.open = rows[i].open;
-		in.all = rows[i].all;
+		in.other_destinations_open = rows[i].open;
+		in.destinations = rows[i].all;
 		in.max_open_ratio = rows[i].ratio;
 		assert_int_equal(circuit_step(&c, &policy, &in), rows[i].step);
 		if (rows[i].step != CIRCUIT_SUPPRESSED)
@@ -286,6 +286,133 @@ static void the_panic_guard_counts_the_state_after_the_trip(void **state)
 		assert_int_equal(circuit_step(&c, &policy, &in), CIRCUIT_SUPPRESSED);
 		assert_int_equal(c.suppressed, 2);
 	}
+}
+
+static void the_panic_guard_counts_destinations_and_caps_circuits(void **state)
+{
+	struct circuit_input in = at(START);
+	struct circuit c;
+
+	(void)state;
+	in.kernel_tripped = true;
+	in.destinations = 4;
+	in.other_destinations_open = 2;
+	in.max_open_ratio = 0.5;
+	/* A destination that is open to another caller already makes it no worse. */
+	in.destination_open = true;
+	circuit_init(&c, START);
+	assert_int_equal(circuit_step(&c, &policy, &in), CIRCUIT_MOVED);
+	in.destination_open = false;
+	circuit_init(&c, START);
+	assert_int_equal(circuit_step(&c, &policy, &in), CIRCUIT_SUPPRESSED);
+	assert_non_null(strstr(c.reason, "3 of 4 destinations would be open, 2 may be"));
+
+	in.other_destinations_open = 0;
+	in.open = 7;
+	in.max_open = 7;
+	circuit_init(&c, START);
+	assert_int_equal(circuit_step(&c, &policy, &in), CIRCUIT_SUPPRESSED);
+	assert_non_null(strstr(c.reason, "8 circuits would be open, 7 may be"));
+	in.max_open = 8;
+	circuit_init(&c, START);
+	assert_int_equal(circuit_step(&c, &policy, &in), CIRCUIT_MOVED);
+}
+
+static void slow_calls_trip_from_the_minimum_on(void **state)
+{
+	struct config_policy p = policy;
+	struct circuit_input in = at(START);
+	struct circuit c;
+
+	(void)state;
+	p.slow_call_ratio = 0.8;
+	p.slow_call_ns = SEC / 4;
+	circuit_init(&c, START);
+	in.successes = 19;
+	in.slow = 19;
+	assert_int_equal(circuit_step(&c, &p, &in), CIRCUIT_STAYS);
+	in.successes = 5;
+	in.slow = 0;
+	assert_int_equal(circuit_step(&c, &p, &in), CIRCUIT_STAYS); /* 19 of 24 */
+	in.successes = 1;
+	in.slow = 1;
+	assert_int_equal(circuit_step(&c, &p, &in), CIRCUIT_MOVED); /* 20 of 25 */
+	assert_string_equal(c.reason,
+			    "slow call ratio 0.80 reached 0.80 in 10s (20 of 25 took over 0.25s)");
+	p.slow_call_ratio = 0;
+	circuit_init(&c, START);
+	in.successes = 100;
+	in.slow = 100;
+	assert_int_equal(circuit_step(&c, &p, &in), CIRCUIT_STAYS);
+}
+
+static void a_count_window_is_the_kernels_to_judge(void **state)
+{
+	struct config_policy p = policy;
+	struct circuit_input in = at(START);
+	struct circuit c;
+
+	(void)state;
+	p.window_counts = true;
+	p.window_calls = 50;
+	circuit_init(&c, START);
+	in.failures = 1000;
+	assert_int_equal(circuit_step(&c, &p, &in), CIRCUIT_STAYS);
+	in.kernel_tripped = true;
+	in.tripped_by = KILTER_TRIP_FAILURE_RATIO;
+	in.ring_fill = 40;
+	in.ring_failures = 20;
+	assert_int_equal(circuit_step(&c, &p, &in), CIRCUIT_MOVED);
+	assert_string_equal(c.reason,
+			    "failure ratio reached 0.50 in the last 40 calls (20 failed)");
+}
+
+static void what_is_forced_goes_there_and_stays_until_it_is_let_go(void **state)
+{
+	struct config_policy p = policy;
+	struct circuit_input in = at(START);
+	struct circuit c;
+
+	(void)state;
+	circuit_init(&c, START);
+	assert_true(circuit_force(&c, CIRCUIT_FORCED_OPEN));
+	assert_false(circuit_force(&c, CIRCUIT_FORCED_OPEN));
+	assert_int_equal(circuit_step(&c, &p, &in), CIRCUIT_MOVED);
+	assert_int_equal(c.state, KILTER_CIRCUIT_OPEN);
+	assert_string_equal(c.reason, "forced open by hand");
+	in.now_ns += 3600 * SEC;
+	assert_int_equal(circuit_step(&c, &p, &in), CIRCUIT_STAYS);
+	assert_true(circuit_force(&c, CIRCUIT_AUTO)); /* its open time is long over */
+	assert_int_equal(circuit_step(&c, &p, &in), CIRCUIT_MOVED);
+	assert_int_equal(c.state, KILTER_CIRCUIT_HALF_OPEN);
+
+	assert_true(circuit_force(&c, CIRCUIT_FORCED_CLOSED));
+	in.kernel_tripped = true;
+	assert_int_equal(circuit_step(&c, &p, &in), CIRCUIT_MOVED);
+	assert_int_equal(c.state, KILTER_CIRCUIT_CLOSED);
+	assert_int_equal(circuit_step(&c, &p, &in), CIRCUIT_STAYS);
+
+	/* The policy's word, unless a hand has another. */
+	p.force = CONFIG_FORCE_OPEN;
+	assert_int_equal(circuit_step(&c, &p, &in), CIRCUIT_STAYS);
+	assert_true(circuit_force(&c, CIRCUIT_AUTO));
+	assert_int_equal(circuit_step(&c, &p, &in), CIRCUIT_MOVED);
+	assert_string_equal(c.reason, "forced open by the policy");
+}
+
+static void only_trials_that_succeeded_ramp_up(void **state)
+{
+	struct circuit_input in = at(START + 5 * SEC);
+	struct circuit c = opened(START);
+
+	(void)state;
+	assert_true(circuit_reset(&c, &policy, START + SEC, "by hand"));
+	assert_int_equal(c.ramp_ns, 0);
+	c = opened(START);
+	assert_int_equal(circuit_step(&c, &policy, &in), CIRCUIT_MOVED);
+	in.trial_successes = 3;
+	assert_int_equal(circuit_step(&c, &policy, &in), CIRCUIT_MOVED);
+	assert_int_equal(c.ramp_ns, START + 5 * SEC);
 }
 
 static void what_is_held_does_not_move_until_it_is_released(void **state)
@@ -329,12 +456,13 @@ static void by_hand_it_trips_and_resets_once(void **state)
 
 struct outcome {
 	uint64_t number; /* of the tenth of a window it fell into */
-	uint64_t successes, failures;
+	uint64_t successes, failures, slow;
 };
 
 struct reference {
 	enum kilter_circuit_state state;
 	bool held;
+	enum circuit_force forced;
 	uint32_t opens;
 	uint64_t since, retry, trial, decay, quiet_until;
 	struct outcome log[REFERENCE_LOG];
@@ -379,13 +507,27 @@ static void reference_step(struct reference *r, const struct config_policy *p,
 			   const struct circuit_input *in)
 {
 	uint64_t now = in->now_ns, number = now / (p->window_ns / CIRCUIT_SLOTS);
-	uint64_t all = 0, failed = 0;
+	uint64_t all = 0, failed = 0, slow = 0;
 	bool trip;
 
 	if (r->state == KILTER_CIRCUIT_CLOSED) {
 		reference_forget(r, number);
 		assert_true(r->logged < REFERENCE_LOG);
-		r->log[r->logged++] = (struct outcome){number, in->successes, in->failures};
+		r->log[r->logged++] =
+		    (struct outcome){number, in->successes, in->failures, in->slow};
+	}
+	if (r->forced == CIRCUIT_FORCED_OPEN ||
+	    (r->forced == CIRCUIT_AUTO && !r->held && p->force == CONFIG_FORCE_OPEN)) {
+		if (r->state != KILTER_CIRCUIT_OPEN)
+			reference_enter(r, p, KILTER_CIRCUIT_OPEN, now, in->random);
+		return;
+	}
+	if (r->forced != CIRCUIT_AUTO || (!r->held && p->force == CONFIG_FORCE_CLOSED)) {
+		if (r->state != KILTER_CIRCUIT_CLOSED) {
+			r->opens = 0;
+			reference_enter(r, p, KILTER_CIRCUIT_CLOSED, now, 0);
+		}
+		return;
 	}
 	if (r->held)
 		return;
@@ -412,13 +554,21 @@ static void reference_step(struct reference *r, const struct config_policy *p,
 	for (unsigned int i = 0; i < r->logged; i++) {
 		all += r->log[i].successes + r->log[i].failures;
 		failed += r->log[i].failures;
+		slow += r->log[i].slow;
 	}
 	trip = in->kernel_tripped;
-	if (p->failure_ratio > 0 && all >= p->minimum_requests && all > 0)
-		trip |= (double)failed / (double)all >= p->failure_ratio;
+	if (!p->window_counts && all >= p->minimum_requests && all > 0) {
+		if (p->failure_ratio > 0)
+			trip |= (double)failed / (double)all >= p->failure_ratio;
+		if (p->slow_call_ratio > 0)
+			trip |= (double)slow / (double)all >= p->slow_call_ratio;
+	}
 	if (!trip)
 		return;
-	if (in->open + 1 <= circuit_open_limit(in->all, in->max_open_ratio)) {
+	if ((in->destination_open ||
+	     in->other_destinations_open + 1 <=
+		 circuit_open_limit(in->destinations, in->max_open_ratio)) &&
+	    (!in->max_open || in->open < in->max_open)) {
 		reference_enter(r, p, KILTER_CIRCUIT_OPEN, now, in->random);
 	} else if (now >= r->quiet_until) {
 		r->quiet_until = now + p->base_open_ns;
@@ -438,6 +588,9 @@ static struct config_policy random_policy(uint64_t *x)
 	struct config_policy p = policy;
 
 	p.failure_ratio = ratios[rnd(x, 4)];
+	p.slow_call_ratio = ratios[rnd(x, 4)];
+	p.window_counts = rnd(x, 4) == 0;
+	p.force = rnd(x, 20) ? CONFIG_FORCE_AUTO : CONFIG_FORCE_OPEN + (rnd(x, 2) ? 1 : 0);
 	p.minimum_requests = (uint32_t)rnd(x, 30) + 1;
 	p.window_ns = (rnd(x, 20) + 1) * SEC;
 	p.base_open_ns = (rnd(x, 50) + 1) * SEC / 10;
@@ -469,11 +622,15 @@ static void a_random_life_agrees_with_the_reference(void **state)
 		now += rnd(&x, 2 * SEC);
 		in = at(now);
 		in.random = (double)rnd(&x, 1000) / 1000;
-		in.all = 4;
-		in.open = what < 30 ? 4 : 0;
+		in.destinations = 4;
+		in.other_destinations_open = what < 30 ? 3 : 0;
+		in.destination_open = what < 10;
+		in.open = what % 8;
+		in.max_open = what < 100 ? 4 : 0;
 		in.max_open_ratio = 0.5;
 		in.successes = rnd(&x, 8);
 		in.failures = rnd(&x, 100) < 60 ? 0 : rnd(&x, 8);
+		in.slow = rnd(&x, in.successes + in.failures + 1);
 		in.kernel_tripped = rnd(&x, 100) < 3;
 		in.consecutive = (uint32_t)rnd(&x, 9);
 		in.trials = (uint32_t)rnd(&x, 4);
@@ -484,6 +641,11 @@ static void a_random_life_agrees_with_the_reference(void **state)
 
 			assert_int_equal(circuit_hold(&c, hold), r.held != hold);
 			r.held = hold;
+		} else if (what >= 986 && what <= 987) {
+			enum circuit_force force = (enum circuit_force)rnd(&x, CIRCUIT_FORCES);
+
+			assert_int_equal(circuit_force(&c, force), r.forced != force);
+			r.forced = force;
 		} else if (what == 989) {
 			bool moves = r.state != KILTER_CIRCUIT_OPEN;
 
@@ -528,6 +690,11 @@ int main(void)
 	    cmocka_unit_test(back_off_decays_one_step_per_quiet_window),
 	    cmocka_unit_test(what_led_to_a_state_does_not_lead_out_of_it),
 	    cmocka_unit_test(the_panic_guard_counts_the_state_after_the_trip),
+	    cmocka_unit_test(the_panic_guard_counts_destinations_and_caps_circuits),
+	    cmocka_unit_test(slow_calls_trip_from_the_minimum_on),
+	    cmocka_unit_test(a_count_window_is_the_kernels_to_judge),
+	    cmocka_unit_test(what_is_forced_goes_there_and_stays_until_it_is_let_go),
+	    cmocka_unit_test(only_trials_that_succeeded_ramp_up),
 	    cmocka_unit_test(what_is_held_does_not_move_until_it_is_released),
 	    cmocka_unit_test(by_hand_it_trips_and_resets_once),
 	    cmocka_unit_test(a_random_life_agrees_with_the_reference),

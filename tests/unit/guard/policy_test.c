@@ -46,8 +46,11 @@ static struct kilter_peer peer(const char *addr, uint16_t port)
 /* The row that is taken, or -1. */
 static int match(const char *workload, const char *addr, uint16_t port)
 {
-	struct kilter_peer p = peer(addr, port);
-	const struct policy_entry *e = policy_match(&table, workload, &p);
+	const struct policy_entry *e =
+	    policy_match(&table, &(struct policy_subject){.workload = workload,
+							  .executable = "exe",
+							  .cgroup = "/cg",
+							  .destination = peer(addr, port)});
 
 	return e ? (int)(e->policy - config.guard.policies) : -1;
 }
@@ -125,7 +128,10 @@ static enum kilter_guard_mode mode(const char *addr, uint16_t port, const char *
 {
 	struct kilter_peer p = peer(addr, port);
 
-	return policy_mode(&table, policy_match(&table, "x", &p), &p, reason);
+	const struct policy_subject s = {
+	    .workload = "x", .executable = "exe", .cgroup = "/cg", .destination = p};
+
+	return policy_mode(&table, policy_match(&table, &s), &p, reason);
 }
 
 static void protected_destinations_are_only_observed_unless_named(void **state)

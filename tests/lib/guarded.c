@@ -1,0 +1,322 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "guarded.h"
+
+#include <arpa/inet.h>
+#include <sys/mount.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+
+#include <kilter/event.h>
+#include <kilter/guard.h>
+#include <kilter/identity.h>
+
+#include "core/clock.h"
+#include "probe/probe.h"
+#include "programs.h"
+
+#include <cmocka.h>
+
+struct guarded t;
+
+static int write_file(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC), err = 0;
+
+	if (fd < 0)
+		return -errno;
+	if (write(fd, text, strlen(text)) < 0)
+		err = -errno;
+	close(fd);
+	return err;
+}
+
+static void join_cgroup(const char *dir)
+{
+	char path[512], pid[16];
+
+	snprintf(path, sizeof(path), "%s/cgroup.procs", dir);
+	snprintf(pid, sizeof(pid), "%d", getpid());
+	assert_int_equal(write_file(path, pid), 0);
+}
+
+/* Where this process is in the cgroup v2 hierarchy: the line "0::/path". */
+static void find_home(const char *root)
+{
+	FILE *f = fopen("/proc/self/cgroup", "re");
+	char line[256];
+
+	assert_non_null(f);
+	snprintf(t.home, sizeof(t.home), "%s", root);
+	while (fgets(line, sizeof(line), f)) {
+		line[strcspn(line, "\n")] = '\0';
+		if (!strncmp(line, "0::", 3))
+			snprintf(t.home, sizeof(t.home), "%.100s%.150s", root, line + 3);
+	}
+	fclose(f);
+}
+
+static int on_event(void *ctx, void *data, size_t size)
+{
+	const struct kilter_event *h = data;
+
+	(void)ctx;
+	if (h->type == KILTER_EVENT_REFUSED) {
+		assert_int_equal(size, sizeof(t.refused));
+		t.refused_records++;
+		memcpy(&t.refused, data, sizeof(t.refused));
+	}
+	if (h->type == KILTER_EVENT_TRIP) {
+		assert_int_equal(size, sizeof(t.trip));
+		t.trip_records++;
+		memcpy(&t.trip, data, sizeof(t.trip));
+	}
+	return 0;
+}
+
+void drain(void)
+{
+	t.refused_records = 0;
+	t.trip_records = 0;
+	assert_true(ring_buffer__consume(t.events) >= 0);
+}
+
+static void attach(struct bpf_program *prog)
+{
+	struct bpf_link *link = bpf_program__attach_cgroup(prog, t.cgroup_fd);
+
+	assert_int_equal(libbpf_get_error(link), 0);
+	assert_true(t.links_count < LINKS_MAX);
+	t.links[t.links_count++] = link;
+}
+
+__attribute__((format(printf, 2, 0))) static int quiet(enum libbpf_print_level level,
+						       const char *fmt, va_list ap)
+{
+	return level == LIBBPF_WARN ? vfprintf(stderr, fmt, ap) : 0;
+}
+
+int guarded_setup(void **state)
+{
+	LIBBPF_OPTS(bpf_object_open_opts, opts, .pin_root_path = t.bpffs);
+	char root[128];
+
+	(void)state;
+	libbpf_set_print(quiet);
+	assert_int_equal(probe_cgroup2_root(root, sizeof(root)), 0);
+	find_home(root);
+	snprintf(t.cgroup, sizeof(t.cgroup), "%s/kilter-guard-connect-test-%d", root, getpid());
+	assert_int_equal(mkdir(t.cgroup, 0755), 0);
+	t.cgroup_fd = open(t.cgroup, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	assert_true(t.cgroup_fd >= 0);
+	snprintf(t.bpffs, sizeof(t.bpffs), "/tmp/kilter-guard-test.XXXXXX");
+	assert_non_null(mkdtemp(t.bpffs));
+	assert_int_equal(mount("bpf", t.bpffs, "bpf", 0, NULL), 0);
+
+	t.owner = sock_owner__open_opts(&opts);
+	t.tcp = tcp_conn__open_opts(&opts);
+	t.request = request__open_opts(&opts);
+	t.guard = guard_connect__open_opts(&opts);
+	assert_non_null(t.owner);
+	assert_non_null(t.tcp);
+	assert_non_null(t.request);
+	assert_non_null(t.guard);
+	tier_choose("tcp_conn", t.tcp->obj);
+	tier_choose("guard_connect", t.guard->obj);
+	t.tcp->rodata->node_trace = !tier_lower;
+	assert_int_equal(sock_owner__load(t.owner), 0);
+	assert_int_equal(tcp_conn__load(t.tcp), 0);
+	assert_int_equal(request__load(t.request), 0);
+	assert_int_equal(guard_connect__load(t.guard), 0);
+	attach(t.owner->progs.own_connect4);
+	attach(t.owner->progs.own_connect6);
+	attach(t.owner->progs.own_bind4);
+	attach(t.owner->progs.own_bind6);
+	attach(t.tcp->progs.tcp_life);
+	attach(t.tcp->progs.tcp_release);
+	attach(t.request->progs.request_ingress);
+	attach(t.request->progs.request_egress);
+	attach(tier_lower ? t.guard->progs.guard_connect4_rewrite : t.guard->progs.guard_connect4);
+	attach(tier_lower ? t.guard->progs.guard_connect6_rewrite : t.guard->progs.guard_connect6);
+	t.events = ring_buffer__new(bpf_map__fd(t.guard->maps.events), on_event, NULL, NULL);
+	assert_non_null(t.events);
+	join_cgroup(t.cgroup);
+	return 0;
+}
+
+int guarded_teardown(void **state)
+{
+	(void)state;
+	join_cgroup(t.home);
+	ring_buffer__free(t.events);
+	for (unsigned int i = 0; i < t.links_count; i++)
+		bpf_link__destroy(t.links[i]);
+	guard_connect__destroy(t.guard);
+	request__destroy(t.request);
+	tcp_conn__destroy(t.tcp);
+	sock_owner__destroy(t.owner);
+	close(t.cgroup_fd);
+	umount(t.bpffs);
+	rmdir(t.bpffs);
+	rmdir(t.cgroup);
+	return 0;
+}
+
+/* --- what a test does --- */
+
+struct dest dest_v4(uint16_t port_be)
+{
+	struct dest d = {.len = sizeof(struct sockaddr_in)};
+	struct sockaddr_in *in = (struct sockaddr_in *)&d.addr;
+	union {
+		struct kilter_peer p;
+		__u32 words[sizeof(struct kilter_peer) / 4];
+	} peer = {.p = {.addr = {127, 0, 0, 1}, .port_be = port_be, .family = KILTER_FAMILY_V4}};
+
+	in->sin_family = AF_INET;
+	in->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	in->sin_port = port_be;
+	d.key.peer = kilter_hash_words(peer.words, sizeof(peer.words) / 4);
+	return d;
+}
+
+struct dest dest_v6(uint16_t port_be, bool mapped)
+{
+	struct dest d = mapped ? dest_v4(port_be) : (struct dest){.len = 0};
+	struct sockaddr_in6 *in = (struct sockaddr_in6 *)&d.addr;
+	union {
+		struct kilter_peer p;
+		__u32 words[sizeof(struct kilter_peer) / 4];
+	} peer = {.p = {.addr = {[15] = 1}, .port_be = port_be, .family = KILTER_FAMILY_V6}};
+
+	memset(&d.addr, 0, sizeof(d.addr));
+	d.len = sizeof(*in);
+	in->sin6_family = AF_INET6;
+	in->sin6_port = port_be;
+	inet_pton(AF_INET6, mapped ? "::ffff:127.0.0.1" : "::1", &in->sin6_addr);
+	if (!mapped)
+		d.key.peer = kilter_hash_words(peer.words, sizeof(peer.words) / 4);
+	return d;
+}
+
+/* A listener on loopback; *ret_port is what it got. */
+int listen_on(int family, uint16_t *port_be)
+{
+	struct dest d = family == AF_INET6 ? dest_v6(*port_be, false) : dest_v4(*port_be);
+	int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1;
+
+	assert_true(fd >= 0);
+	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+	assert_int_equal(bind(fd, (struct sockaddr *)&d.addr, d.len), 0);
+	assert_int_equal(listen(fd, 1024), 0);
+	assert_int_equal(getsockname(fd, (struct sockaddr *)&d.addr, &d.len), 0);
+	*port_be = family == AF_INET6 ? ((struct sockaddr_in6 *)&d.addr)->sin6_port
+				      : ((struct sockaddr_in *)&d.addr)->sin_port;
+	return fd;
+}
+
+/* 0, or the errno; *ret_fd stays open when it is asked for. */
+int try_connect(const struct dest *d, int *ret_fd)
+{
+	int fd = socket(d->addr.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0), err;
+
+	assert_true(fd >= 0);
+	err = connect(fd, (const struct sockaddr *)&d->addr, d->len) ? errno : 0;
+	if (ret_fd)
+		*ret_fd = fd;
+	else
+		close(fd);
+	return err;
+}
+
+/* Takes a connection off the listener if one comes within wait_ms. */
+bool arrives(int listener, int wait_ms)
+{
+	struct pollfd p = {.fd = listener, .events = POLLIN};
+	int fd;
+
+	if (poll(&p, 1, wait_ms) != 1)
+		return false;
+	fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+	assert_true(fd >= 0);
+	close(fd);
+	return true;
+}
+
+uint64_t next_generation(void)
+{
+	static uint64_t generation;
+
+	return ++generation;
+}
+
+static void fails_on_5xx(struct kilter_guard_policy *p)
+{
+	for (unsigned int bit = 500 - KILTER_STATUS_FIRST; bit < 600 - KILTER_STATUS_FIRST; bit++)
+		p->statuses[bit / 64] |= 1ull << (bit % 64);
+}
+
+struct kilter_guard_policy policy(enum kilter_circuit_state state, enum kilter_guard_mode mode)
+{
+	struct kilter_guard_policy p = {
+	    .rules = {
+		.generation = next_generation(),
+		.lease_until_ns = state == KILTER_CIRCUIT_CLOSED ? 0 : clock_boot_ns() + ENOUGH,
+		.base_open_ns = ENOUGH,
+		.permit_timeout_ns = ENOUGH,
+		.consecutive_failures = 5,
+		.permits = 3,
+		.failures = KILTER_FAIL_ON_CONNECT | KILTER_FAIL_ON_NO_ANSWER,
+		.state = (__u8)state,
+		.mode = (__u8)mode,
+	    }};
+
+	fails_on_5xx(&p);
+	return p;
+}
+
+void tell(const struct dest *d, const struct kilter_guard_policy *p)
+{
+	assert_int_equal(
+	    bpf_map_update_elem(bpf_map__fd(t.guard->maps.guard_policy), &d->key, p, BPF_ANY), 0);
+}
+
+struct kilter_guard_runtime counters(const struct dest *d)
+{
+	struct kilter_guard_runtime rt = {0};
+
+	bpf_map_lookup_elem(bpf_map__fd(t.guard->maps.guard_runtime), &d->key, &rt);
+	return rt;
+}
+
+/* A test is told of one circuit and leaves nothing of it behind. */
+void forget(const struct dest *d)
+{
+	bpf_map_delete_elem(bpf_map__fd(t.guard->maps.guard_policy), &d->key);
+	bpf_map_delete_elem(bpf_map__fd(t.guard->maps.guard_runtime), &d->key);
+	drain();
+}
+
+void set_switch(__u32 value)
+{
+	__u32 zero = 0;
+
+	assert_int_equal(
+	    bpf_map_update_elem(bpf_map__fd(t.guard->maps.guard_switch), &zero, &value, BPF_ANY),
+	    0);
+}

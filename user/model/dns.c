@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Messages are taken apart by the resolver library of libc: see resolver(3). */
+#include "model/dns.h"
+
+#include <arpa/nameser.h>
+
+#include <ctype.h>
+#include <errno.h>
+#include <fnmatch.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "collect/table.h"
+#include "core/selfstat.h"
+
+struct address {
+	uint8_t bytes[16];
+	uint8_t family;
+	uint8_t pad[3];
+};
+
+struct entry {
+	struct table_node node;
+	struct address address;
+	unsigned int count, next; /* names in use; where the next one goes */
+	uint64_t named_ns;
+	char names[DNS_NAMES_MAX][DNS_NAME_LEN];
+};
+
+struct dns {
+	struct table addresses;
+	uint64_t generation, answers, malformed, evicted;
+	struct selfstat stats[3];
+};
+
+static void stat_answers(void *ctx, selfstat_emit_fn emit, void *emit_ctx)
+{
+	emit(emit_ctx, "", (double)((const struct dns *)ctx)->answers);
+}
+
+static void stat_malformed(void *ctx, selfstat_emit_fn emit, void *emit_ctx)
+{
+	emit(emit_ctx, "", (double)((const struct dns *)ctx)->malformed);
+}
+
+static void stat_evicted(void *ctx, selfstat_emit_fn emit, void *emit_ctx)
+{
+	emit(emit_ctx, "", (double)((const struct dns *)ctx)->evicted);
+}
+
+int dns_new(struct dns **ret)
+{
+	struct dns *d = calloc(1, sizeof(*d));
+
+	if (!d)
+		return -ENOMEM;
+	table_init(&d->addresses, sizeof(struct address), sizeof(struct entry), DNS_ADDRESSES_MAX);
+	d->stats[0] = (struct selfstat){.name = "kilter_dns_answers_total",
+					.help = "DNS answers that gave addresses a name.",
+					.type = SELFSTAT_COUNTER,
+					.collect = stat_answers};
+	d->stats[1] = (struct selfstat){.name = "kilter_dns_malformed_total",
+					.help = "DNS messages that could not be read.",
+					.type = SELFSTAT_COUNTER,
+					.collect = stat_malformed};
+	d->stats[2] =
+	    (struct selfstat){.name = "kilter_dns_evicted_total",
+			      .help = "Addresses whose names were forgotten for want of room.",
+			      .type = SELFSTAT_COUNTER,
+			      .collect = stat_evicted};
+	for (unsigned int i = 0; i < 3; i++) {
+		d->stats[i].ctx = d;
+		selfstat_register(&d->stats[i]);
+	}
+	*ret = d;
+	return 0;
+}
+
+void dns_free(struct dns **dp)
+{
+	struct dns *d = *dp;
+
+	if (!d)
+		return;
+	for (unsigned int i = 0; i < 3; i++)
+		selfstat_unregister(&d->stats[i]);
+	table_done(&d->addresses);
+	free(d);
+	*dp = NULL;
+}
+
+static void evict(struct dns *d)
+{
+	struct entry *e, *oldest = NULL;
+	uint32_t pos = 0;
+
+	while ((e = table_next(&d->addresses, &pos)))
+		if (!oldest || e->named_ns < oldest->named_ns)
+			oldest = e;
+	if (oldest) {
+		table_remove(&d->addresses, oldest);
+		d->evicted++;
+	}
+}
+
+static void add_name(struct dns *d, const struct address *a, const char *name, uint64_t now_ns)
+{
+	struct entry *e = table_find(&d->addresses, a);
+
+	if (!e && d->addresses.count >= DNS_ADDRESSES_MAX)
+		evict(d);
+	if (!e)
+		e = table_add(&d->addresses, a);
+	if (!e)
+		return;
+	e->named_ns = now_ns;
+	for (unsigned int i = 0; i < e->count; i++)
+		if (!strcmp(e->names[i], name))
+			return;
+	snprintf(e->names[e->next], DNS_NAME_LEN, "%s", name);
+	e->next = (e->next + 1) % DNS_NAMES_MAX;
+	if (e->count < DNS_NAMES_MAX)
+		e->count++;
+	d->generation++;
+}
+
+/* Lower case, no dot at the end; false: not a host's name, or too long for us. */
+static bool clean_name(const char *from, char ret[static DNS_NAME_LEN])
+{
+	size_t n = strlen(from);
+
+	if (n && from[n - 1] == '.')
+		n--;
+	if (!n || n >= DNS_NAME_LEN)
+		return false;
+	for (size_t i = 0; i < n; i++) {
+		unsigned char c = (unsigned char)from[i];
+
+		if (!isalnum(c) && c != '-' && c != '.' && c != '_')
+			return false;
+		ret[i] = (char)tolower(c);
+	}
+	ret[n] = '\0';
+	return true;
+}
+
+static bool rr_address(const ns_rr *rr, struct address *ret)
+{
+	memset(ret, 0, sizeof(*ret));
+	if (ns_rr_class(*rr) != ns_c_in)
+		return false;
+	if (ns_rr_type(*rr) == ns_t_a && ns_rr_rdlen(*rr) == 4)
+		ret->family = KILTER_FAMILY_V4;
+	else if (ns_rr_type(*rr) == ns_t_aaaa && ns_rr_rdlen(*rr) == 16)
+		ret->family = KILTER_FAMILY_V6;
+	else
+		return false;
+	memcpy(ret->bytes, ns_rr_rdata(*rr), ns_rr_rdlen(*rr));
+	return true;
+}
+
+int dns_answer(struct dns *d, const unsigned char *msg, size_t len, uint64_t now_ns)
+{
+	char asked[DNS_NAME_LEN], owner[DNS_NAME_LEN];
+	int taken = 0;
+	ns_msg m;
+	ns_rr rr;
+
+	if (len > NS_MAXMSG || ns_initparse(msg, (int)len, &m) || !ns_msg_getflag(m, ns_f_qr) ||
+	    ns_msg_count(m, ns_s_qd) != 1 || ns_parserr(&m, ns_s_qd, 0, &rr)) {
+		d->malformed++;
+		return -EINVAL;
+	}
+	if (!clean_name(ns_rr_name(rr), asked))
+		return 0;
+	for (int i = 0; i < ns_msg_count(m, ns_s_an); i++) {
+		struct address a;
+
+		if (ns_parserr(&m, ns_s_an, i, &rr)) {
+			d->malformed++;
+			return -EINVAL;
+		}
+		if (!rr_address(&rr, &a))
+			continue;
+		add_name(d, &a, asked, now_ns);
+		if (clean_name(ns_rr_name(rr), owner) && strcmp(owner, asked))
+			add_name(d, &a, owner, now_ns); /* behind a CNAME */
+		taken++;
+	}
+	d->answers += taken > 0;
+	return taken;
+}
+
+static const struct entry *find(const struct dns *d, const struct kilter_peer *p)
+{
+	struct address a = {.family = p->family};
+
+	memcpy(a.bytes, p->addr, sizeof(a.bytes));
+	return table_find(&d->addresses, &a);
+}
+
+bool dns_is_called(const struct dns *d, const struct kilter_peer *p, const char *glob)
+{
+	const struct entry *e = find(d, p);
+
+	for (unsigned int i = 0; e && i < e->count; i++)
+		if (!fnmatch(glob, e->names[i], FNM_NOESCAPE))
+			return true;
+	return false;
+}
+
+const char *dns_name_of(const struct dns *d, const struct kilter_peer *p)
+{
+	const struct entry *e = find(d, p);
+
+	return e ? e->names[(e->next + DNS_NAMES_MAX - 1) % DNS_NAMES_MAX] : NULL;
+}
+
+uint64_t dns_generation(const struct dns *d)
+{
+	return d->generation;
+}

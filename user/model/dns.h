@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What addresses are called: the node's own DNS answers (RFC 1035), as its sockets received them.
+ * An address keeps its names beyond their time to live, for connections outlive it; when
+ * there is no room, the address that was named longest ago goes, and is counted.
+ */
+#ifndef KILTER_MODEL_DNS_H
+#define KILTER_MODEL_DNS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <kilter/identity.h>
+
+#define DNS_ADDRESSES_MAX 16384
+#define DNS_NAMES_MAX	  4 /* of one address: the latest */
+#define DNS_NAME_LEN	  128
+
+struct dns;
+int dns_new(struct dns **ret);
+void dns_free(struct dns **d);
+/* One message as it came over UDP: an attacker may have written it. Takes the addresses of an
+ * answer for names of the question, over CNAMEs. Returns how many, or -EINVAL: no answer that
+ * can be read (counted). */
+int dns_answer(struct dns *d, const unsigned char *msg, size_t len, uint64_t now_ns);
+/* Is the address of p, whatever the port, called by a name that the glob (fnmatch(3), lower case)
+ * matches? */
+bool dns_is_called(const struct dns *d, const struct kilter_peer *p, const char *glob);
+/* The latest name of the address, or NULL; borrowed until the next answer. */
+const char *dns_name_of(const struct dns *d, const struct kilter_peer *p);
+/* Goes up whenever an address gets another name. */
+uint64_t dns_generation(const struct dns *d);
+
+#endif
