@@ -64,6 +64,7 @@ struct agent {
 	char hostname[64];
 	struct utsname uts;
 	struct loop *loop;
+	struct loop_source *guard_timer; /* one shot: the next circuit whose time is over */
 	struct snapshot_writer *snapshot;
 	struct front *front;
 	struct probe_set *probes;
@@ -293,16 +294,45 @@ static int make_parent(const char *path, mode_t mode)
 
 /* --- what the rooms tell each other --- */
 
+/* A circuit's time may be over between two ticks. */
+static void arm_guard(struct agent *a, uint64_t boot_ns)
+{
+	uint64_t at = guard_next_ns(a->guard);
+
+	if (!a->guard_timer || !at)
+		return;
+	loop_set_timer(a->guard_timer, at > boot_ns ? at - boot_ns : 1);
+}
+
+static void on_guard_due(void *ctx, uint64_t missed)
+{
+	struct agent *a = ctx;
+	uint64_t boot = clock_boot_ns();
+
+	(void)missed;
+	loop_set_timer(a->guard_timer, 0);
+	guard_due(a->guard, boot, clock_real_ns());
+	arm_guard(a, boot);
+}
+
 static void on_event(void *ctx, const struct kilter_event *ev)
 {
 	struct agent *a = ctx;
 	const struct kilter_event_trip *trip =
-	    ev->type == KILTER_EVENT_TRIP ? (const struct kilter_event_trip *)ev : NULL;
+	    ev->type == KILTER_EVENT_TRIP || ev->type == KILTER_EVENT_VERDICT
+		? (const struct kilter_event_trip *)ev
+		: NULL;
 	const struct model_workload *w = model_workload_by_id(a->model, ev->workload);
 	struct audit_names names = {0};
 	uint64_t boot = clock_boot_ns();
 
 	a->events_seen++;
+	if (ev->type == KILTER_EVENT_DNS) {
+		const struct kilter_event_dns *answer = (const struct kilter_event_dns *)ev;
+
+		dns_answer(model_dns(a->model), answer->msg, answer->len, boot);
+		return;
+	}
 	if (trip)
 		names.circuit = guard_name_of(a->guard, &trip->key);
 	if (w) {
@@ -310,10 +340,13 @@ static void on_event(void *ctx, const struct kilter_event *ev)
 		names.container_id = w->container_id[0] ? w->container_id : NULL;
 		names.executable = w->exe;
 	}
-	audit_kernel_event(a->audit, ev, &names, (int64_t)(clock_real_ns() - boot));
+	if (ev->type != KILTER_EVENT_VERDICT)
+		audit_kernel_event(a->audit, ev, &names, (int64_t)(clock_real_ns() - boot));
 	/* The guard's own word on it comes after what it is about. */
-	if (trip)
+	if (trip) {
 		guard_kernel_trip(a->guard, trip, boot, clock_real_ns());
+		arm_guard(a, boot);
+	}
 }
 
 static void on_events_ready(void *ctx, int fd, uint32_t events)
@@ -457,6 +490,7 @@ static void tick(void *ctx, uint64_t missed)
 						  .off = status[i].off};
 	health_tick(a->health, a->model, probes, n, drops, drops_count, boot, real);
 	guard_tick(a->guard, a->model, boot, real);
+	arm_guard(a, boot);
 	audit_tick(a->audit, real);
 	publish_snapshot(a);
 	a->last_tick_ns = clock_boot_ns() - boot;
@@ -864,6 +898,8 @@ static int start_loop(struct agent *a)
 	int err = 0;
 
 	err = err ? err : loop_add_timer(a->loop, a->config.tick_ns, tick, a, NULL);
+	err = err ? err
+		  : loop_add_timer(a->loop, a->config.tick_ns, on_guard_due, a, &a->guard_timer);
 	err = err ? err
 		  : loop_add_fd(a->loop, collect_events_fd(a->collect), EPOLLIN, on_events_ready, a,
 				NULL);

@@ -178,7 +178,7 @@ static __always_inline __u32 guard_admit(struct kilter_guard_runtime *rt,
 					 __u64 now_ns, bool *ret_trial)
 {
 	bool current = guard_settle(rt, &p->rules, now_ns);
-	bool lease = now_ns < p->rules.lease_until_ns;
+	bool lease = now_ns < p->lease_until_ns;
 	__u32 limit = GUARD_ADMITTED;
 	__u64 arrival;
 
@@ -203,10 +203,10 @@ static __always_inline __u32 guard_admit(struct kilter_guard_runtime *rt,
 		return KILTER_REFUSED_OPEN;
 	} else {
 		/* One time for all permits: they are free again when the youngest is too old. */
-		if (now_ns >= rt->permit_ns + p->rules.permit_timeout_ns)
+		if (now_ns >= rt->permit_ns + p->permit_timeout_ns)
 			rt->permits = 0;
 		/* The first trial that fails has given the answer. */
-		if (!current || rt->failures || rt->permits >= p->rules.permits)
+		if (!current || rt->failures || rt->permits >= p->permits)
 			return KILTER_REFUSED_HALF_OPEN;
 		if (limit == GUARD_ADMITTED) {
 			rt->permits++;
@@ -285,25 +285,14 @@ static __always_inline enum guard_verdict guard_check(__u32 workload, __u32 peer
 
 /* What is told to guard_outcome(): KILTER_FAIL_ON_* for what went wrong, and these. Neither a
  * failure nor a success (closed before anything was asked) still ends a trial. */
-#define GUARD_SUCCESS	(1u << 8)
-#define GUARD_TRIAL	(1u << 9)
+#define GUARD_SUCCESS (1u << 8)
+#define GUARD_TRIAL   (1u << 9)
+/* What becomes of it inside. */
+#define GUARD_FAILED	(1u << 10)
+#define GUARD_SLOW	(1u << 11)
+#define GUARD_LATE	(1u << 12)	   /* of an earlier stay in some state */
 #define GUARD_STATUS(s) ((__u64)(s) << 16) /* HTTP status, 0: none */
 #define GUARD_TOOK(us)	((__u64)(us) << 32)
-
-static __always_inline void guard_emit_trip(const struct kilter_circuit_key *key, __u64 generation,
-					    __u32 consecutive, __u32 by)
-{
-	struct kilter_event_trip *e = event_reserve(KILTER_EVENT_TRIP, sizeof(*e));
-
-	if (!e)
-		return; /* counted; the daemon sees it at its next tick, in runtime.trips */
-	e->h.workload = key->workload;
-	e->key = *key;
-	e->generation = generation;
-	e->consecutive = consecutive;
-	e->by = by;
-	bpf_ringbuf_submit(e, 0);
-}
 
 /* Is it one of the statuses that the policy calls failures? Read without a copy: a policy that is
  * replaced meanwhile answers for itself or for its successor. */
@@ -320,8 +309,7 @@ static __always_inline bool guard_status_fails(const struct kilter_circuit_key *
 }
 
 /* Under the lock: the window of the last calls takes one more. */
-static __always_inline void guard_ring_add(struct kilter_guard_runtime *rt, __u32 size, bool failed,
-					   bool slow)
+static __always_inline void guard_ring_add(struct kilter_guard_runtime *rt, __u32 size, __u64 is)
 {
 	__u32 at = rt->ring_next, word;
 	__u64 bit;
@@ -346,11 +334,16 @@ static __always_inline void guard_ring_add(struct kilter_guard_runtime *rt, __u3
 	} else {
 		rt->ring_fill++;
 	}
-	rt->ring_failures += failed;
-	rt->ring_slow += slow;
-	rt->ring_failed[word] = failed ? rt->ring_failed[word] | bit : rt->ring_failed[word] & ~bit;
-	rt->ring_was_slow[word] =
-	    slow ? rt->ring_was_slow[word] | bit : rt->ring_was_slow[word] & ~bit;
+	rt->ring_failed[word] &= ~bit;
+	rt->ring_was_slow[word] &= ~bit;
+	if (is & GUARD_FAILED) {
+		rt->ring_failures++;
+		rt->ring_failed[word] |= bit;
+	}
+	if (is & GUARD_SLOW) {
+		rt->ring_slow++;
+		rt->ring_was_slow[word] |= bit;
+	}
 }
 
 static __always_inline bool guard_share_reached(__u32 n, __u32 all, __u32 ratio)
@@ -362,9 +355,10 @@ static __always_inline bool guard_share_reached(__u32 n, __u32 all, __u32 ratio)
 
 /* Under the lock, in a closed circuit: what it trips for, or GUARD_STAYS. */
 static __always_inline __u32 guard_trips_for(const struct kilter_guard_runtime *rt,
-					     const struct kilter_guard_rules *p, bool failed)
+					     const struct kilter_guard_rules *p, __u64 is)
 {
-	if (failed && p->consecutive_failures && rt->consecutive >= p->consecutive_failures)
+	if (is & GUARD_FAILED && p->consecutive_failures &&
+	    rt->consecutive >= p->consecutive_failures)
 		return KILTER_TRIP_CONSECUTIVE;
 	if (!p->window_calls || !rt->ring_fill || rt->ring_fill < p->minimum_calls)
 		return GUARD_STAYS;
@@ -375,75 +369,128 @@ static __always_inline __u32 guard_trips_for(const struct kilter_guard_runtime *
 	return GUARD_STAYS;
 }
 
+/* What guard_outcome() returns: a generation, and in the highest bits what the daemon should hear
+ * of at once. */
+#define GUARD_GENERATION(ret) ((ret) & ~(3ull << 62))
+#define GUARD_TRIPPED	      (1ull << 62)
+#define GUARD_VERDICT	      (2ull << 62)
+
+/* Under the lock: does an outcome matter in this state? Gives the permit of a trial back. */
+static __always_inline bool guard_counts(struct kilter_guard_runtime *rt,
+					 const struct kilter_guard_rules *p, __u64 is)
+{
+	if (p->state == KILTER_CIRCUIT_HALF_OPEN) {
+		if (!(is & GUARD_TRIAL) || is & GUARD_LATE)
+			return false;
+		if (rt->permits)
+			rt->permits--;
+		return true;
+	}
+	return p->state == KILTER_CIRCUIT_CLOSED && !rt->tripped_ns && !(is & GUARD_LATE);
+}
+
+/* Under the lock: one more outcome. Returns GUARD_TRIPPED, GUARD_VERDICT or 0. */
+static __always_inline __u64 guard_count(struct kilter_guard_runtime *rt,
+					 const struct kilter_guard_rules *p, __u64 is, __u64 now_ns)
+{
+	bool trial = p->state == KILTER_CIRCUIT_HALF_OPEN;
+	__u32 trip;
+
+	if (trial && is & GUARD_SLOW)
+		is |= GUARD_FAILED; /* slowness has tripped it, or would */
+	if (is & GUARD_SLOW)
+		rt->total_slow++;
+	if (is & GUARD_FAILED) {
+		rt->failures++;
+		rt->total_failures++;
+		rt->consecutive++;
+	} else {
+		rt->successes++;
+		rt->total_successes++;
+		rt->consecutive = 0;
+	}
+	if (trial && is & GUARD_FAILED)
+		return rt->failures == 1 ? GUARD_VERDICT : 0;
+	if (trial)
+		return rt->successes == p->successes ? GUARD_VERDICT : 0;
+	if (p->window_calls && p->window_calls <= KILTER_WINDOW_CALLS_MAX)
+		guard_ring_add(rt, p->window_calls, is);
+	trip = guard_trips_for(rt, p, is);
+	if (trip == GUARD_STAYS)
+		return 0;
+	rt->tripped_ns = now_ns;
+	rt->tripped_by = trip;
+	rt->trips++;
+	return GUARD_TRIPPED;
+}
+
 /*
  * How a connection or a request of {workload, peer} ended; `generation` is the one it belongs
  * to, 0 for one that joins with this outcome. Returns the generation that what comes next on
- * this connection belongs to, or 0 when there is no such circuit any more.
+ * this connection belongs to, or 0 when there is no such circuit any more; with GUARD_TRIPPED or
+ * GUARD_VERDICT: guard_tell_daemon() is to be called.
  *
  * A global function: the verifier takes it on its own and once, not at the end of each path
- * through a parser. So its arguments are numbers.
+ * through a parser. So its arguments are numbers. It has 128 bytes of stack below such a parser.
  */
 __noinline __u64 guard_outcome(__u32 workload, __u32 peer, __u64 generation, __u64 what,
 			       __u64 now_ns)
 {
 	struct kilter_circuit_key key = {.workload = workload, .peer = peer};
-	struct kilter_guard_rules p;
+	struct kilter_guard_rules rules, *p = &rules;
 	struct kilter_guard_runtime *rt;
-	bool failed, slow, counts;
-	__u32 consecutive = 0, trip = GUARD_STAYS;
+	__u64 is = what & (GUARD_SUCCESS | GUARD_TRIAL), tell = 0; /* one word to keep, not five */
 
-	if (!guard_policy_read(&key, &p, sizeof(p)) || p.mode == KILTER_GUARD_OFF)
+	barrier_var(p); /* one piece of memory: clang would keep each field in a place of its own */
+	if (!guard_policy_read(&key, p, sizeof(*p)) || p->mode == KILTER_GUARD_OFF)
 		return 0;
-	failed = (what & p.failures) || guard_status_fails(&key, what >> 16 & 0xffff);
-	key = guard_counters_key(&key, &p);
+	if (what & p->failures || guard_status_fails(&key, what >> 16 & 0xffff))
+		is |= GUARD_FAILED;
+	if (p->slow_us && what >> 32 > p->slow_us)
+		is |= GUARD_SLOW;
+	if (generation && generation != p->generation)
+		is |= GUARD_LATE;
+	barrier_var(is);
+	if (p->counters.peer)
+		key = p->counters;
 	rt = guard_counters(&key);
 	if (!rt)
-		return p.generation;
-	slow = p.slow_us && what >> 32 > p.slow_us;
+		return p->generation;
 
 	bpf_spin_lock(&rt->lock);
-	counts = guard_settle(rt, &p, now_ns);
-	if (generation && generation != p.generation)
-		counts = false; /* of an earlier stay in some state: too late */
-	if (p.state == KILTER_CIRCUIT_HALF_OPEN) {
-		counts = counts && (what & GUARD_TRIAL);
-		if (counts && rt->permits)
-			rt->permits--;
-		failed = failed || slow; /* slowness has tripped it, or would */
-	} else if (p.state != KILTER_CIRCUIT_CLOSED || rt->tripped_ns) {
-		counts = false;
-	}
-	if (counts && (failed || what & GUARD_SUCCESS)) {
-		rt->total_slow += slow;
-		if (failed) {
-			rt->failures++;
-			rt->total_failures++;
-			rt->consecutive++;
-		} else {
-			rt->successes++;
-			rt->total_successes++;
-			rt->consecutive = 0;
-		}
-		if (p.state == KILTER_CIRCUIT_CLOSED) {
-			if (p.window_calls && p.window_calls <= KILTER_WINDOW_CALLS_MAX)
-				guard_ring_add(rt, p.window_calls, failed, slow);
-			trip = guard_trips_for(rt, &p, failed);
-		}
-		if (trip != GUARD_STAYS) {
-			rt->tripped_ns = now_ns;
-			rt->tripped_by = trip;
-			rt->trips++;
-			consecutive = rt->consecutive;
-		}
-	}
+	if (guard_settle(rt, p, now_ns) && guard_counts(rt, p, is) &&
+	    is & (GUARD_FAILED | GUARD_SUCCESS))
+		tell = guard_count(rt, p, is, now_ns);
 	bpf_spin_unlock(&rt->lock);
+	return p->generation | tell;
+}
 
-	if (trip != GUARD_STAYS) {
-		key.workload = workload;
-		key.peer = peer;
-		guard_emit_trip(&key, p.generation, consecutive, trip);
+/* After guard_outcome(): a record that makes the daemon look now, and not at its next tick. */
+__noinline int guard_tell_daemon(__u32 workload, __u32 peer, __u64 outcome)
+{
+	struct kilter_circuit_key key = {.workload = workload, .peer = peer};
+	const struct kilter_guard_policy *p = bpf_map_lookup_elem(&guard_policy, &key);
+	const struct kilter_guard_runtime *rt;
+	struct kilter_event_trip *e;
+
+	e = event_reserve(outcome & GUARD_TRIPPED ? KILTER_EVENT_TRIP : KILTER_EVENT_VERDICT,
+			  sizeof(*e));
+	if (!e)
+		return 0; /* counted; the daemon sees it at its next tick, in the runtime */
+	e->h.workload = workload;
+	e->key = key;
+	e->generation = GUARD_GENERATION(outcome);
+	e->consecutive = 0;
+	e->by = 0;
+	if (p && p->rules.counters.peer)
+		key = p->rules.counters;
+	rt = bpf_map_lookup_elem(&guard_runtime, &key);
+	if (rt) {
+		e->consecutive = rt->consecutive;
+		e->by = rt->tripped_by;
 	}
-	return p.generation;
+	bpf_ringbuf_submit(e, 0);
+	return 0;
 }
 
 #endif

@@ -22,6 +22,10 @@ static __always_inline void sock_guard_tell(struct kilter_sock *s, __u64 what, _
 		generation = s->trial_generation;
 	}
 	generation = guard_outcome(s->circuit.workload, s->circuit.peer, generation, what, now_ns);
+	if (generation != GUARD_GENERATION(generation)) {
+		guard_tell_daemon(s->circuit.workload, s->circuit.peer, generation);
+		generation = GUARD_GENERATION(generation);
+	}
 	/* The first outcome ends a trial. An outcome that came too late to count has brought the
 	 * connection into the present: its next request is a new one. */
 	s->trial_generation = 0;

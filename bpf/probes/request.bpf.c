@@ -4,6 +4,7 @@
  * once on its way out. Segments without payload leave after the header; sockets of unknown
  * protocols cost one branch more; the others go to their protocol's parser.
  */
+#include "lib/dns.h"
 #include "lib/sock.h"
 #include "protocols/http1.h"
 
@@ -124,8 +125,13 @@ static __always_inline void segment_seen(struct __sk_buff *skb, bool ingress)
 	struct bpf_tcp_sock *tp;
 	bool request;
 
-	if (!sk || !segment_parse(skb, &seg))
+	if (!sk)
 		return;
+	if (!segment_parse(skb, &seg)) {
+		if (ingress)
+			dns_seen(skb);
+		return;
+	}
 	if (sk->state == BPF_TCP_LISTEN) {
 		full = ingress ? bpf_sk_fullsock(sk) : NULL;
 		if (full) {

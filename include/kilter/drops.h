@@ -33,7 +33,9 @@
 	X(HTTP1_STEPS, "http1", "steps", "one segment took more parser steps than allowed", 0)     \
 	X(HTTP1_LOAD, "http1", "load", "payload could not be read from the packet", 0)             \
 	X(EVENTS_REFUSED, "events", "refused_limit",                                               \
-	  "more refused connects in a second than are recorded one by one", 0)
+	  "more refused connects in a second than are recorded one by one", 0)                     \
+	X(EVENTS_DNS, "events", "dns_limit", "more DNS answers in a second than are read", 0)      \
+	X(DNS_LOAD, "dns", "load", "a DNS answer was too long, or could not be read", 0)
 
 #define KILTER_DROP_ENUM(name, where, reason, sentence, loses) KILTER_DROP_##name,
 enum kilter_drop {

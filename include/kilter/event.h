@@ -19,6 +19,8 @@ enum kilter_event_type {
 	KILTER_EVENT_LISTEN = 4,
 	KILTER_EVENT_TRIP = 5,	  /* the kernel opened a circuit by itself */
 	KILTER_EVENT_REFUSED = 6, /* the guard refused a connect */
+	KILTER_EVENT_VERDICT = 7, /* trials of a half-open circuit have decided */
+	KILTER_EVENT_DNS = 8,	  /* a DNS answer came in */
 };
 
 struct kilter_event {
@@ -57,7 +59,7 @@ struct kilter_event_net { /* CONNECT, LISTEN, REFUSED */
 	__u32 reason;		 /* REFUSED: enum kilter_refusal */
 };
 
-struct kilter_event_trip {
+struct kilter_event_trip { /* TRIP, VERDICT */
 	struct kilter_event h;
 	struct kilter_circuit_key key;
 	__u64 generation;
@@ -65,8 +67,16 @@ struct kilter_event_trip {
 	__u32 by; /* enum kilter_trip */
 };
 
+struct kilter_event_dns {
+	struct kilter_event h;
+	__u32 len; /* of msg, 1 to KILTER_DNS_BYTES */
+	__u32 pad;
+	__u8 msg[KILTER_DNS_BYTES]; /* RFC 1035, as it came */
+};
+
 _Static_assert(sizeof(struct kilter_event) == 56, "no holes");
 _Static_assert(sizeof(struct kilter_event_net) == 56 + 40, "no holes");
 _Static_assert(sizeof(struct kilter_event_trip) == 56 + 24, "no holes");
+_Static_assert(sizeof(struct kilter_event_dns) == 56 + 8 + KILTER_DNS_BYTES, "no holes");
 
 #endif

@@ -86,26 +86,27 @@ enum kilter_trip {
 /* What every outcome needs, kept small: it is copied to a stack that has little room. */
 struct kilter_guard_rules {
 	__u64 generation;
-	__u64 lease_until_ns;
 	__u64 base_open_ns;		    /* how long a trip by the kernel alone holds */
-	__u64 permit_timeout_ns;	    /* half-open */
 	struct kilter_circuit_key counters; /* {0, 0}: the key of the policy itself */
 	__u32 slow_us;			    /* a request that took longer is slow; 0: none is */
-	__u32 consecutive_failures;	    /* 0: the kernel never trips for failures in a row */
-	__u32 permits;			    /* half-open: trial connections at a time */
-	__u32 failures;			    /* KILTER_FAIL_ON_* */
-	__u16 window_calls;		    /* 0: the kernel trips for no ratio */
-	__u16 minimum_calls;		    /* of them, before a ratio counts */
-	__u16 failure_ratio;		    /* in 1/KILTER_RATIO_ONE; 0: off */
+	__u32 consecutive_failures; /* 0: the kernel never trips for failures in a row */
+	__u16 window_calls;	    /* 0: the kernel trips for no ratio */
+	__u16 minimum_calls;	    /* of them, before a ratio counts */
+	__u16 failure_ratio;	    /* in 1/KILTER_RATIO_ONE; 0: off */
 	__u16 slow_ratio;
-	__u8 state;		/* enum kilter_circuit_state */
-	__u8 mode;		/* enum kilter_guard_mode */
-	__u8 close_connections; /* open: established connections are ended */
-	__u8 pad[5];
+	__u16 successes; /* half-open: of trials, then the daemon hears of it at once */
+	__u8 failures;	 /* KILTER_FAIL_ON_* */
+	__u8 state;	 /* enum kilter_circuit_state */
+	__u8 mode;	 /* enum kilter_guard_mode */
+	__u8 pad[3];
 };
 
 struct kilter_guard_policy {
 	struct kilter_guard_rules rules;
+	__u64 lease_until_ns;
+	__u64 permit_timeout_ns; /* half-open */
+	__u32 permits;		 /* half-open: trial connections at a time */
+	__u32 close_connections; /* open: established connections are ended */
 	__u64 statuses[KILTER_STATUS_WORDS];
 	__u64 ramp_from_ns, ramp_ns; /* closed; 0: all at once */
 	__u64 rate_interval_ns;	     /* 0: no limit */
@@ -168,8 +169,8 @@ enum kilter_guard_switch {
 	KILTER_SWITCHES
 };
 
-_Static_assert(sizeof(struct kilter_guard_rules) == 72, "no holes");
-_Static_assert(sizeof(struct kilter_guard_policy) == 72 + 64 + 32, "no holes");
+_Static_assert(sizeof(struct kilter_guard_rules) == 48, "no holes");
+_Static_assert(sizeof(struct kilter_guard_policy) == 48 + 24 + 64 + 32, "no holes");
 _Static_assert(sizeof(struct kilter_guard_runtime) == 64 + 256 + 40 + 24 + 80 + 32, "no holes");
 
 #endif

@@ -210,7 +210,7 @@ static void a_lease_ends_by_itself(void **state)
 	struct dest d = dest_v4(port);
 
 	(void)state;
-	p.rules.lease_until_ns = clock_boot_ns() + 300 * MS;
+	p.lease_until_ns = clock_boot_ns() + 300 * MS;
 	tell(&d, &p);
 	while (passed < 3) {
 		uint64_t before = clock_boot_ns();
@@ -218,10 +218,10 @@ static void a_lease_ends_by_itself(void **state)
 
 		if (err) {
 			assert_int_equal(err, REFUSED);
-			assert_true(before < p.rules.lease_until_ns);
+			assert_true(before < p.lease_until_ns);
 			refused++;
 		} else {
-			assert_true(clock_boot_ns() >= p.rules.lease_until_ns);
+			assert_true(clock_boot_ns() >= p.lease_until_ns);
 			passed++;
 		}
 		usleep(1000);
@@ -325,46 +325,7 @@ static void a_policy_that_does_not_mind_refusals_does_not_count_them(void **stat
 	forget(&d);
 }
 
-/* --- HTTP, one exchange at a time, both ends in this thread --- */
-
-struct pair {
-	int client, server;
-};
-
-static struct pair make_pair(const struct dest *d, int listener)
-{
-	struct pair c;
-
-	assert_int_equal(try_connect(d, &c.client), 0);
-	c.server = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
-	assert_true(c.server >= 0);
-	return c;
-}
-
-static void ask(const struct pair *c)
-{
-	static const char request[] = "GET / HTTP/1.1\r\nHost: t\r\n\r\n";
-	char buf[256];
-
-	assert_int_equal(send(c->client, request, sizeof(request) - 1, 0), sizeof(request) - 1);
-	assert_int_equal(recv(c->server, buf, sizeof(request) - 1, MSG_WAITALL),
-			 sizeof(request) - 1);
-}
-
-static void answer(const struct pair *c, int status)
-{
-	char text[128], buf[128];
-	int n = snprintf(text, sizeof(text), "HTTP/1.1 %d X\r\nContent-Length: 0\r\n\r\n", status);
-
-	assert_int_equal(send(c->server, text, (size_t)n, 0), n);
-	assert_int_equal(recv(c->client, buf, (size_t)n, MSG_WAITALL), n);
-}
-
-static void close_pair(const struct pair *c)
-{
-	close(c->client);
-	close(c->server);
-}
+/* --- HTTP --- */
 
 static void a_success_between_failures_begins_the_count_anew(void **state)
 {
@@ -373,29 +334,29 @@ static void a_success_between_failures_begins_the_count_anew(void **state)
 	uint16_t port = 0;
 	int listener = listen_on(AF_INET, &port);
 	struct dest d = dest_v4(port);
-	struct pair c;
+	struct talk c;
 
 	(void)state;
 	tell(&d, &p);
-	c = make_pair(&d, listener);
+	c = talk_begin(&d, listener);
 	for (unsigned int i = 0; i < sizeof(statuses) / sizeof(statuses[0]); i++) {
-		ask(&c);
-		answer(&c, statuses[i]);
+		talk_ask(&c);
+		talk_answer(&c, statuses[i]);
 	}
 	settles(counters(&d).total_failures == 8);
 	assert_int_equal(counters(&d).total_successes, 1);
 	assert_int_equal(counters(&d).consecutive, 4);
 	assert_int_equal(counters(&d).trips, 0);
-	ask(&c);
-	answer(&c, 500);
+	talk_ask(&c);
+	talk_answer(&c, 500);
 	settles(counters(&d).trips == 1);
 	assert_int_equal(try_connect(&d, NULL), REFUSED);
 	/* Results that were under way when it tripped change nothing any more. */
-	ask(&c);
-	answer(&c, 200);
+	talk_ask(&c);
+	talk_answer(&c, 200);
 	assert_int_equal(counters(&d).consecutive, 5);
 	assert_int_equal(try_connect(&d, NULL), REFUSED);
-	close_pair(&c);
+	talk_end(&c);
 	forget(&d);
 	close(listener);
 }
@@ -406,12 +367,12 @@ static void an_unanswered_request_is_a_failure(void **state)
 	uint16_t port = 0;
 	int listener = listen_on(AF_INET, &port);
 	struct dest d = dest_v4(port);
-	struct pair c;
+	struct talk c;
 
 	(void)state;
 	tell(&d, &p);
-	c = make_pair(&d, listener);
-	ask(&c);
+	c = talk_begin(&d, listener);
+	talk_ask(&c);
 	close(c.server);
 	close(c.client);
 	settles(counters(&d).total_failures == 1);
@@ -425,22 +386,22 @@ static void the_late_result_of_an_older_generation_does_not_count(void **state)
 	uint16_t port = 0;
 	int listener = listen_on(AF_INET, &port);
 	struct dest d = dest_v4(port);
-	struct pair c;
+	struct talk c;
 
 	(void)state;
 	tell(&d, &p);
-	c = make_pair(&d, listener);
-	ask(&c);
+	c = talk_begin(&d, listener);
+	talk_ask(&c);
 	p = policy(KILTER_CIRCUIT_CLOSED, KILTER_GUARD_ENFORCE);
 	tell(&d, &p);
-	answer(&c, 500);
+	talk_answer(&c, 500);
 	/* What comes next on the same connection belongs to the present, and counts. */
-	ask(&c);
-	answer(&c, 500);
+	talk_ask(&c);
+	talk_answer(&c, 500);
 	settles(counters(&d).total_failures == 1);
 	assert_int_equal(counters(&d).generation, p.rules.generation);
 	assert_int_equal(counters(&d).consecutive, 1);
-	close_pair(&c);
+	talk_end(&c);
 	forget(&d);
 	close(listener);
 }
@@ -451,22 +412,22 @@ static void a_connection_older_than_its_circuit_joins_with_its_first_failure(voi
 	uint16_t port = 0;
 	int listener = listen_on(AF_INET, &port);
 	struct dest d = dest_v4(port);
-	struct pair c;
+	struct talk c;
 
 	(void)state;
-	c = make_pair(&d, listener);
-	ask(&c);
-	answer(&c, 500); /* no circuit yet */
+	c = talk_begin(&d, listener);
+	talk_ask(&c);
+	talk_answer(&c, 500); /* no circuit yet */
 	tell(&d, &p);
-	ask(&c);
-	answer(&c, 200);
+	talk_ask(&c);
+	talk_answer(&c, 200);
 	for (int i = 0; i < 5; i++) {
-		ask(&c);
-		answer(&c, 500);
+		talk_ask(&c);
+		talk_answer(&c, 500);
 	}
 	settles(counters(&d).trips == 1);
 	assert_int_equal(counters(&d).total_failures, 5);
-	close_pair(&c);
+	talk_end(&c);
 	forget(&d);
 	close(listener);
 }
@@ -477,14 +438,14 @@ static void without_a_known_protocol_data_is_a_success_and_silence_is_nothing(vo
 	uint16_t port = 0;
 	int listener = listen_on(AF_INET, &port);
 	struct dest d = dest_v4(port);
-	struct pair c;
+	struct talk c;
 	char buf[8];
 
 	(void)state;
 	tell(&d, &p);
-	c = make_pair(&d, listener);
-	close_pair(&c);
-	c = make_pair(&d, listener);
+	c = talk_begin(&d, listener);
+	talk_end(&c);
+	c = talk_begin(&d, listener);
 	assert_int_equal(send(c.server, "\x01\x02\x03\x04", 4, 0), 4);
 	assert_int_equal(recv(c.client, buf, 4, MSG_WAITALL), 4);
 	close(c.server);
@@ -545,11 +506,11 @@ static void half_open_gives_exactly_its_permits_to_many_threads(void **state)
 			passed += workers[i].passed;
 		}
 		rt = counters(&d);
-		assert_int_equal(passed, p.rules.permits);
-		assert_int_equal(rt.trials, p.rules.permits);
+		assert_int_equal(passed, p.permits);
+		assert_int_equal(rt.trials, p.permits);
 		assert_int_equal(rt.refused[KILTER_REFUSED_HALF_OPEN] -
 				     before.refused[KILTER_REFUSED_HALF_OPEN],
-				 THREADS * CONNECTS - p.rules.permits);
+				 THREADS * CONNECTS - p.permits);
 		for (int i = 0; i < THREADS; i++)
 			for (int k = 0; k < workers[i].passed; k++)
 				close(workers[i].fds[k]);
@@ -567,23 +528,23 @@ static void a_trial_gives_its_permit_back_with_its_first_outcome(void **state)
 	uint16_t port = 0;
 	int listener = listen_on(AF_INET, &port);
 	struct dest d = dest_v4(port);
-	struct pair c;
+	struct talk c;
 
 	(void)state;
-	p.rules.permits = 1;
+	p.permits = 1;
 	tell(&d, &p);
-	c = make_pair(&d, listener);
+	c = talk_begin(&d, listener);
 	assert_int_equal(try_connect(&d, NULL), REFUSED);
-	ask(&c);
-	answer(&c, 200);
+	talk_ask(&c);
+	talk_answer(&c, 200);
 	settles(counters(&d).successes == 1);
 	assert_int_equal(counters(&d).permits, 0);
-	ask(&c);
-	answer(&c, 200); /* a trial is one: this is not a second success of its */
-	close_pair(&c);
+	talk_ask(&c);
+	talk_answer(&c, 200); /* a trial is one: this is not a second success of its */
+	talk_end(&c);
 	assert_int_equal(counters(&d).successes, 1);
-	c = make_pair(&d, listener);
-	close_pair(&c); /* it said nothing, and gives back its permit */
+	c = talk_begin(&d, listener);
+	talk_end(&c); /* it said nothing, and gives back its permit */
 	settles(counters(&d).permits == 0);
 	assert_int_equal(counters(&d).successes, 1);
 	assert_int_equal(counters(&d).trials, 2);
@@ -597,19 +558,19 @@ static void a_failed_trial_ends_the_trying(void **state)
 	uint16_t port = 0;
 	int listener = listen_on(AF_INET, &port);
 	struct dest d = dest_v4(port);
-	struct pair c;
+	struct talk c;
 
 	(void)state;
 	tell(&d, &p);
-	c = make_pair(&d, listener);
-	ask(&c);
-	answer(&c, 500);
+	c = talk_begin(&d, listener);
+	talk_ask(&c);
+	talk_answer(&c, 500);
 	settles(counters(&d).failures == 1);
 	assert_int_equal(counters(&d).permits, 0);
 	for (int i = 0; i < 5; i++)
 		assert_int_equal(try_connect(&d, NULL), REFUSED);
 	assert_int_equal(counters(&d).trials, 1);
-	close_pair(&c);
+	talk_end(&c);
 	forget(&d);
 	close(listener);
 }
@@ -623,8 +584,8 @@ static void a_permit_that_nobody_gives_back_is_free_after_its_time(void **state)
 	uint64_t given;
 
 	(void)state;
-	p.rules.permits = 1;
-	p.rules.permit_timeout_ns = 200 * MS;
+	p.permits = 1;
+	p.permit_timeout_ns = 200 * MS;
 	tell(&d, &p);
 	assert_int_equal(try_connect(&d, &first), 0);
 	given = counters(&d).permit_ns;
@@ -633,9 +594,9 @@ static void a_permit_that_nobody_gives_back_is_free_after_its_time(void **state)
 
 		err = try_connect(&d, NULL);
 		if (err)
-			assert_true(before < given + p.rules.permit_timeout_ns);
+			assert_true(before < given + p.permit_timeout_ns);
 		else
-			assert_true(clock_boot_ns() >= given + p.rules.permit_timeout_ns);
+			assert_true(clock_boot_ns() >= given + p.permit_timeout_ns);
 		usleep(1000);
 	} while (err);
 	assert_int_equal(counters(&d).trials, 2);

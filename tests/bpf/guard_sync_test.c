@@ -285,19 +285,19 @@ static void a_trip_of_the_kernel_is_confirmed_with_a_lease_and_told(void **state
 	assert_true(in_kernel(0, id, &p));
 	assert_int_equal(p.rules.state, KILTER_CIRCUIT_OPEN);
 	assert_true(p.rules.generation > before.rules.generation);
-	assert_int_equal(p.rules.lease_until_ns, t.now + t.config.guard.lease_ns);
+	assert_int_equal(p.lease_until_ns, t.now + t.config.guard.lease_ns);
 	assert_int_equal(t.transitions, 1);
 	assert_string_equal(t.subject, UPSTREAM);
 	assert_string_equal(t.last.to, "open");
 	assert_string_equal(t.reason, "5 failures in a row reached the threshold of 5");
 	tick(1);
 	assert_true(in_kernel(0, id, &p));
-	assert_int_equal(p.rules.lease_until_ns, t.now + t.config.guard.lease_ns); /* renewed */
+	assert_int_equal(p.lease_until_ns, t.now + t.config.guard.lease_ns); /* renewed */
 	assert_int_equal(t.transitions, 1);
 	tick(5);
 	assert_true(in_kernel(0, id, &p));
 	assert_int_equal(p.rules.state, KILTER_CIRCUIT_HALF_OPEN);
-	assert_int_equal(p.rules.permits, 3);
+	assert_int_equal(p.permits, 3);
 	runtime(0, id,
 		&(struct kilter_guard_runtime){.generation = p.rules.generation,
 					       .trials = 3,
@@ -308,7 +308,7 @@ static void a_trip_of_the_kernel_is_confirmed_with_a_lease_and_told(void **state
 	tick(1);
 	assert_true(in_kernel(0, id, &p));
 	assert_int_equal(p.rules.state, KILTER_CIRCUIT_CLOSED);
-	assert_int_equal(p.rules.lease_until_ns, 0);
+	assert_int_equal(p.lease_until_ns, 0);
 	assert_int_equal(t.transitions, 3);
 	assert_int_equal(circuit(UPSTREAM).transitions[KILTER_CIRCUIT_OPEN], 1);
 }
@@ -608,7 +608,7 @@ static void by_hand(void **state)
 	tick(3600);
 	assert_true(in_kernel(0, id, &p));
 	assert_int_equal(p.rules.state, KILTER_CIRCUIT_OPEN);
-	assert_int_equal(p.rules.lease_until_ns, t.now + t.config.guard.lease_ns);
+	assert_int_equal(p.lease_until_ns, t.now + t.config.guard.lease_ns);
 	guard_free(&t.guard); /* held is held, over a restart too */
 	start_guard();
 	assert_true(circuit(UPSTREAM).held);

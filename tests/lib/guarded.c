@@ -274,17 +274,17 @@ static void fails_on_5xx(struct kilter_guard_policy *p)
 struct kilter_guard_policy policy(enum kilter_circuit_state state, enum kilter_guard_mode mode)
 {
 	struct kilter_guard_policy p = {
-	    .rules = {
-		.generation = next_generation(),
-		.lease_until_ns = state == KILTER_CIRCUIT_CLOSED ? 0 : clock_boot_ns() + ENOUGH,
-		.base_open_ns = ENOUGH,
-		.permit_timeout_ns = ENOUGH,
-		.consecutive_failures = 5,
-		.permits = 3,
-		.failures = KILTER_FAIL_ON_CONNECT | KILTER_FAIL_ON_NO_ANSWER,
-		.state = (__u8)state,
-		.mode = (__u8)mode,
-	    }};
+	    .lease_until_ns = state == KILTER_CIRCUIT_CLOSED ? 0 : clock_boot_ns() + ENOUGH,
+	    .permit_timeout_ns = ENOUGH,
+	    .permits = 3,
+	    .rules = {.generation = next_generation(),
+		      .base_open_ns = ENOUGH,
+		      .consecutive_failures = 5,
+		      .successes = 3,
+		      .failures = KILTER_FAIL_ON_CONNECT | KILTER_FAIL_ON_NO_ANSWER,
+		      .state = (__u8)state,
+		      .mode = (__u8)mode},
+	};
 
 	fails_on_5xx(&p);
 	return p;
@@ -319,4 +319,39 @@ void set_switch(__u32 value)
 	assert_int_equal(
 	    bpf_map_update_elem(bpf_map__fd(t.guard->maps.guard_switch), &zero, &value, BPF_ANY),
 	    0);
+}
+
+struct talk talk_begin(const struct dest *d, int listener)
+{
+	struct talk c;
+
+	assert_int_equal(try_connect(d, &c.client), 0);
+	c.server = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+	assert_true(c.server >= 0);
+	return c;
+}
+
+void talk_ask(const struct talk *c)
+{
+	static const char request[] = "GET / HTTP/1.1\r\nHost: t\r\n\r\n";
+	char buf[256];
+
+	assert_int_equal(send(c->client, request, sizeof(request) - 1, 0), sizeof(request) - 1);
+	assert_int_equal(recv(c->server, buf, sizeof(request) - 1, MSG_WAITALL),
+			 sizeof(request) - 1);
+}
+
+void talk_answer(const struct talk *c, int status)
+{
+	char text[128], buf[128];
+	int n = snprintf(text, sizeof(text), "HTTP/1.1 %d X\r\nContent-Length: 0\r\n\r\n", status);
+
+	assert_int_equal(send(c->server, text, (size_t)n, 0), n);
+	assert_int_equal(recv(c->client, buf, (size_t)n, MSG_WAITALL), n);
+}
+
+void talk_end(const struct talk *c)
+{
+	close(c->client);
+	close(c->server);
 }

@@ -73,6 +73,15 @@ struct kilter_guard_runtime counters(const struct dest *d);
 void forget(const struct dest *d);
 void set_switch(__u32 value);
 
+/* HTTP, one exchange at a time, both ends in one thread. */
+struct talk {
+	int client, server;
+};
+struct talk talk_begin(const struct dest *d, int listener);
+void talk_ask(const struct talk *c);
+void talk_answer(const struct talk *c, int status);
+void talk_end(const struct talk *c);
+
 /* Waits for a count that is made in another context; its value is what is asserted. */
 #define settles(expression)                                    \
 	do {                                                   \

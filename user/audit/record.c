@@ -255,6 +255,9 @@ static size_t least_size(const struct kilter_event *ev)
 		return sizeof(struct kilter_event_net);
 	case KILTER_EVENT_TRIP:
 		return sizeof(struct kilter_event_trip);
+	case KILTER_EVENT_VERDICT: /* no records: a circuit-transition follows */
+	case KILTER_EVENT_DNS:
+		break;
 	}
 	return 0;
 }
@@ -296,6 +299,9 @@ void audit_kernel_event(struct audit *a, const struct kilter_event *ev,
 		break;
 	case KILTER_EVENT_TRIP:
 		record_trip(a, ev, names, at);
+		break;
+	case KILTER_EVENT_VERDICT:
+	case KILTER_EVENT_DNS:
 		break;
 	}
 }

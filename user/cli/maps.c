@@ -219,7 +219,7 @@ static void add_circuits(struct fill *f)
 		if (p.rules.state == KILTER_CIRCUIT_CLOSED && rt.generation == p.rules.generation &&
 		    rt.tripped_ns && now < rt.tripped_ns + p.rules.base_open_ns)
 			state = "open";
-		else if (p.rules.state == KILTER_CIRCUIT_OPEN && now >= p.rules.lease_until_ns)
+		else if (p.rules.state == KILTER_CIRCUIT_OPEN && now >= p.lease_until_ns)
 			state = "closed"; /* the lease has run out: the kernel lets through */
 		snprintf(name, sizeof(name), "%s->%s",
 			 w		? w->name

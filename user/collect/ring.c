@@ -27,7 +27,10 @@ static size_t record_size(uint32_t type)
 	case KILTER_EVENT_LISTEN:
 	case KILTER_EVENT_REFUSED:
 		return sizeof(struct kilter_event_net);
+	case KILTER_EVENT_DNS:
+		return sizeof(struct kilter_event_dns);
 	case KILTER_EVENT_TRIP:
+	case KILTER_EVENT_VERDICT:
 		return sizeof(struct kilter_event_trip);
 	}
 	return 0;
@@ -45,9 +48,10 @@ int ring_check(const void *data, size_t size, union ring_event *ret)
 	/* The ring buffer may hand out a record rounded up to 8 bytes, never less. */
 	if (!want || h.size != want || size < want)
 		return -EBADMSG;
-	memset(ret, 0, sizeof(*ret));
 	memcpy(ret, data, want);
 	ret->h.comm[sizeof(ret->h.comm) - 1] = '\0';
+	if (h.type == KILTER_EVENT_DNS && ret->dns.len > sizeof(ret->dns.msg))
+		return -EBADMSG;
 	if (h.type == KILTER_EVENT_EXEC) {
 		if (ret->exec.args_len > sizeof(ret->exec.args))
 			return -EBADMSG;

@@ -22,6 +22,7 @@ union ring_event {
 	struct kilter_event_exit exit;
 	struct kilter_event_net net;
 	struct kilter_event_trip trip;
+	struct kilter_event_dns dns;
 };
 int ring_check(const void *data, size_t size, union ring_event *ret);
 

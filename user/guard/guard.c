@@ -410,6 +410,37 @@ void guard_tick(struct guard *g, struct model *m, uint64_t boot_ns, uint64_t rea
 	guard_save(g);
 }
 
+static bool waits(const struct guard *g, const struct entry *e)
+{
+	return e->c.state == KILTER_CIRCUIT_OPEN && !e->c.held &&
+	       circuit_forced(&e->c, guard_config_of(g, e)) == CIRCUIT_AUTO;
+}
+
+uint64_t guard_next_ns(const struct guard *g)
+{
+	const struct entry *e;
+	uint64_t next = 0;
+	uint32_t pos = 0;
+
+	while (g->open && (e = table_next(&g->circuits, &pos)))
+		if (waits(g, e) && (!next || e->c.retry_ns < next))
+			next = e->c.retry_ns;
+	return next;
+}
+
+void guard_due(struct guard *g, uint64_t boot_ns, uint64_t real_ns)
+{
+	struct entry *e;
+	uint32_t pos = 0;
+
+	g->now_ns = boot_ns;
+	g->real_ns = real_ns;
+	while ((e = table_next(&g->circuits, &pos)))
+		if (waits(g, e) && boot_ns >= e->c.retry_ns)
+			step(g, e, NULL);
+	guard_save(g);
+}
+
 const char *guard_name_of(const struct guard *g, const struct kilter_circuit_key *key)
 {
 	const struct kernel_key *k = table_find(&g->keys, key);

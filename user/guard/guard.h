@@ -79,9 +79,14 @@ void guard_free(struct guard **g); /* kernel entries stay: leases run out by the
 void guard_reconfigure(struct guard *g, const struct config *c);
 /* Discovers edges, reads the kernel's counters, moves the state machines, renews leases. */
 void guard_tick(struct guard *g, struct model *m, uint64_t boot_ns, uint64_t real_ns);
+/* When the next open circuit will be tried again, CLOCK_BOOTTIME; 0: none is open. */
+uint64_t guard_next_ns(const struct guard *g);
+/* Moves those whose time has come; between two ticks. */
+void guard_due(struct guard *g, uint64_t boot_ns, uint64_t real_ns);
 /* The circuit that the kernel knows by this key, or NULL; borrowed until the next tick. */
 const char *guard_name_of(const struct guard *g, const struct kilter_circuit_key *key);
-/* The kernel tripped a circuit (KILTER_EVENT_TRIP): confirm it now. */
+/* The kernel tripped a circuit, or its trials have decided (KILTER_EVENT_TRIP, _VERDICT): confirm
+ * it now. */
 void guard_kernel_trip(struct guard *g, const struct kilter_event_trip *ev, uint64_t boot_ns,
 		       uint64_t real_ns);
 enum guard_action {

@@ -37,12 +37,10 @@ static void desired_rules(const struct guard *g, const struct entry *e,
 
 	r->generation = e->pub.generation;
 	r->base_open_ns = p->base_open_ns;
-	r->permit_timeout_ns = p->half_open_timeout_ns;
-	r->permits = p->half_open_permits;
-	r->failures = p->failures.outcomes;
+	r->successes = (__u16)p->half_open_successes;
+	r->failures = (__u8)p->failures.outcomes;
 	r->state = (__u8)e->c.state;
 	r->mode = (__u8)(e->c.forced == CIRCUIT_DISABLED ? KILTER_GUARD_OFF : e->pub.mode);
-	r->close_connections = p->close_connections;
 	if (e->keys_count)
 		r->counters = e->keys[0]->key;
 	if (p->slow_call_ratio > 0)
@@ -65,6 +63,9 @@ static void desired(const struct guard *g, const struct entry *e, struct kilter_
 
 	memset(ret, 0, sizeof(*ret));
 	desired_rules(g, e, &ret->rules);
+	ret->permit_timeout_ns = p->half_open_timeout_ns;
+	ret->permits = p->half_open_permits;
+	ret->close_connections = p->close_connections;
 	memcpy(ret->statuses, p->failures.statuses, sizeof(ret->statuses));
 	if (p->ramp_up_ns && e->c.ramp_ns) {
 		ret->ramp_from_ns = e->c.ramp_ns;
@@ -80,7 +81,7 @@ static void desired(const struct guard *g, const struct entry *e, struct kilter_
 	ret->standby = e->policy ? e->policy->standby : g->policies.standby;
 	/* What refuses needs a lease; a closed circuit without limits does not. */
 	if (e->c.state != KILTER_CIRCUIT_CLOSED || ret->rate_interval_ns || ret->max_connections)
-		ret->rules.lease_until_ns = g->now_ns + g->config.guard.lease_ns;
+		ret->lease_until_ns = g->now_ns + g->config.guard.lease_ns;
 }
 
 void guard_tell_kernel(struct guard *g, struct entry *e)
@@ -91,7 +92,7 @@ void guard_tell_kernel(struct guard *g, struct entry *e)
 	desired(g, e, &p);
 	same = !memcmp(&p, &e->written, sizeof(p));
 	e->written = p;
-	e->pub.lease_until_boot_ns = p.rules.lease_until_ns;
+	e->pub.lease_until_boot_ns = p.lease_until_ns;
 	for (unsigned int i = 0; i < e->keys_count; i++)
 		if (!same || !e->keys[i]->told)
 			e->keys[i]->told = !sync_write(&g->sync, &e->keys[i]->key, &p);

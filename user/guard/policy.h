@@ -26,7 +26,6 @@ struct policy_table {
 	struct policy_entry entries[CONFIG_POLICIES_MAX];
 	unsigned int count;
 	struct kilter_peer standby; /* of guard.defaults */
-	bool names;		    /* some policy has a DNS name */
 	struct {
 		struct config_destination at;
 		const char *reason; /* static */

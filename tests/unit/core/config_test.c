@@ -690,6 +690,8 @@ static void destinations_are_read_in_every_form(void **state)
 	static const struct {
 		const char *text;
 		int family, prefix, port;
+		const char *name;
+		int transport;
 	} rows[] = {
 	    {"*", 0, 0, 0},
 	    {":80", 0, 0, 80},
