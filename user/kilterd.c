@@ -42,6 +42,7 @@
 #include "model/model.h"
 #include "model/snapshot.h"
 #include "probe/adopt.h"
+#include "probe/iter.h"
 #include "probe/mount.h"
 #include "probe/probe.h"
 #include "probe/sampler.h"
@@ -69,6 +70,7 @@ struct agent {
 	struct front *front;
 	struct probe_set *probes;
 	struct adopt *adopt;
+	struct guard_iter *guard_iter;
 	struct sampler *sampler;
 	struct collect *collect;
 	struct model *model;
@@ -803,6 +805,9 @@ static int start_probes(struct agent *a)
 	if (err)
 		log_warn("sockets older than the agent stay unseen: %s", strerror(-err));
 	phase(a, "adopt", err ? strerror(-err) : "ok");
+	err = guard_iter_new(&a->guard_iter, a->probes);
+	if (err)
+		log_warn("open connections do not join new circuits: %s", strerror(-err));
 	enter = probe_program(a->probes, "syscall_enter");
 	leave = probe_program(a->probes, "syscall_exit");
 	if (!enter) {
@@ -883,6 +888,10 @@ static int start_rooms(struct agent *a)
 	err = guard_new(&a->guard, &a->config, &guard_maps, path);
 	if (err)
 		return log_err(err, "guard (state in %s)", path);
+	if (a->guard_iter)
+		guard_set_hooks(a->guard, &(struct guard_hooks){.join = guard_iter_join,
+								.close = guard_iter_close,
+								.ctx = a->guard_iter});
 	bus_subscribe(audit_bus_event, a->audit);
 	bus_subscribe(log_bus, a);
 	for (unsigned int i = 0; i < sizeof(own_stats) / sizeof(own_stats[0]); i++) {
@@ -944,6 +953,7 @@ static void stop_rooms(struct agent *a)
 	bus_reset();
 	audit_close(&a->audit);
 	adopt_free(&a->adopt);
+	guard_iter_free(&a->guard_iter);
 	if (a->unpin && a->probes) {
 		int err = probe_set_unpin(a->probes);
 

@@ -267,6 +267,7 @@ int tcp_release(struct bpf_sock *sk)
 		return 1;
 	/* To its program it is gone, whatever the two ends still have to say to each other. Of
 	 * Multipath TCP nothing else tells. */
+	s->guard_flags |= SOCK_GUARD_RELEASED;
 	sock_guard_uncount(s);
 	if (sk->protocol != IPPROTO_TCP)
 		return 1;

@@ -3,12 +3,10 @@
 
 #include <errno.h>
 #include <stdlib.h>
-#include <unistd.h>
 
-#include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 
-#include "core/cleanup.h"
+#include "probe/iter.h"
 
 enum {
 	LISTENERS,
@@ -61,21 +59,6 @@ void adopt_free(struct adopt **pa)
 	*pa = NULL;
 }
 
-/* Reading an iterator to its end runs its program over every object. Ours print nothing. */
-static int run(const struct adopt *a, int which)
-{
-	_cleanup_close_ int fd = bpf_iter_create(bpf_link__fd(a->links[which]));
-	char buf[64];
-	ssize_t n;
-
-	if (fd < 0)
-		return -errno;
-	do
-		n = read(fd, buf, sizeof(buf));
-	while (n > 0 || (n < 0 && errno == EAGAIN));
-	return n < 0 ? -errno : 0;
-}
-
 int adopt_run(const struct adopt *a)
 {
 	int err;
@@ -83,11 +66,11 @@ int adopt_run(const struct adopt *a)
 	if (a->by_hand)
 		return adopt_by_hand(a->by_hand, probe_cgroup_fd(a->set),
 				     probe_adopt_secret(a->set));
-	err = run(a, LISTENERS);
-	return err ? err : run(a, CONNECTIONS);
+	err = iter_run(a->links[LISTENERS]);
+	return err ? err : iter_run(a->links[CONNECTIONS]);
 }
 
 int adopt_poll_listeners(const struct adopt *a)
 {
-	return a->by_hand ? 0 : run(a, POLL);
+	return a->by_hand ? 0 : iter_run(a->links[POLL]);
 }

@@ -8,6 +8,7 @@
 
 #include "audit_process.skel.h"
 #include "guard_connect.skel.h"
+#include "guard_iter.skel.h"
 #include "request.skel.h"
 #include "sock_iter.skel.h"
 #include "sock_owner.skel.h"
@@ -47,6 +48,7 @@ PROBE_SKELETON(request, {
 	skel->rodata->routes_per_workload = o->config->limits.routes_per_workload;
 })
 PROBE_SKELETON(guard_connect, skel->rodata->shard_mask = o->shard_mask)
+PROBE_SKELETON(guard_iter, skel->rodata->shard_mask = o->shard_mask)
 PROBE_SKELETON(audit_process, {
 	skel->rodata->audit_exec = o->config->audit.exec;
 	skel->rodata->audit_exit = o->config->audit.exit;
@@ -71,6 +73,11 @@ static bool process_audit_enabled(const struct config *c)
 static bool set_retval_allowed(const struct config *c)
 {
 	return c->kernel.set_retval;
+}
+
+static bool sock_destroy_allowed(const struct config *c)
+{
+	return c->kernel.sock_destroy;
 }
 
 static bool tracing_storage_allowed(const struct config *c)
@@ -113,6 +120,13 @@ const struct probe_row probe_rows[] = {
 		  {"guard_connect6", PROBE_ATTACH_CGROUP, true, PROBE_TIER_FULL},
 		  {"guard_connect4_rewrite", PROBE_ATTACH_CGROUP, true, PROBE_TIER_LOWER},
 		  {"guard_connect6_rewrite", PROBE_ATTACH_CGROUP, true, PROBE_TIER_LOWER}}},
+    {ROW(guard_iter), .hooks = "iter/bpf_sk_storage_map iter/tcp", .essential = false,
+     .missing = "connections older than their circuit join it with their first failure only, and "
+		"none is ended when it opens",
+     .full_takes = "bpf_sock_destroy (Linux 6.5)", .setting = "kernel.sock_destroy",
+     .full_allowed = sock_destroy_allowed,
+     .programs = {{"guard_join", PROBE_ATTACH_ITER, true, PROBE_TIER_ANY},
+		  {"guard_close", PROBE_ATTACH_ITER, true, PROBE_TIER_FULL}}},
     {ROW(audit_process), .hooks = "tp_btf/sched_process_exec,exit", .essential = false,
      .missing = "no exec or exit records without it", .enabled = process_audit_enabled,
      .programs = {{"audit_process_exec", PROBE_ATTACH_TRACE, false, PROBE_TIER_ANY},

@@ -690,8 +690,6 @@ static void destinations_are_read_in_every_form(void **state)
 	static const struct {
 		const char *text;
 		int family, prefix, port;
-		const char *name;
-		int transport;
 	} rows[] = {
 	    {"*", 0, 0, 0},
 	    {":80", 0, 0, 80},
@@ -703,11 +701,16 @@ static void destinations_are_read_in_every_form(void **state)
 	    {"[::1]:80", KILTER_FAMILY_V6, 128, 80},
 	    {"2001:db8::/32", KILTER_FAMILY_V6, 32, 0},
 	    {"[2001:db8::/32]:1", KILTER_FAMILY_V6, 32, 1},
-	    {"udp://10.0.0.1:53", KILTER_FAMILY_V4, 32, 53, "", KILTER_TRANSPORT_UDP},
-	    {"db.internal:5432", 0, 0, 5432, "db.internal"},
-	    {"DB.Internal.", 0, 0, 0, "db.internal"},
-	    {"*.internal:80", 0, 0, 80, "*.internal"},
-	    {"localhost", 0, 0, 0, "localhost"},
+	};
+	static const struct {
+		const char *text, *name;
+		int family, port, transport;
+	} others[] = {
+	    {"udp://10.0.0.1:53", "", KILTER_FAMILY_V4, 53, KILTER_TRANSPORT_UDP},
+	    {"db.internal:5432", "db.internal", 0, 5432, 0},
+	    {"DB.Internal.", "db.internal", 0, 0, 0},
+	    {"*.internal:80", "*.internal", 0, 80, 0},
+	    {"localhost", "localhost", 0, 0, 0},
 	};
 	static const char *const bad[] = {"",	       ":",	      ":0",	":65536",
 					  ":80x",      "10.0.0.1:",   "10.0.0", "10.0.0.1/33",
@@ -723,8 +726,15 @@ static void destinations_are_read_in_every_form(void **state)
 		assert_int_equal(d.family, rows[i].family);
 		assert_int_equal(d.prefix_len, rows[i].prefix);
 		assert_int_equal(d.port, rows[i].port);
-		assert_int_equal(d.transport, rows[i].transport);
-		assert_string_equal(d.name, rows[i].name ? rows[i].name : "");
+		assert_int_equal(d.transport, KILTER_TRANSPORT_TCP);
+		assert_string_equal(d.name, "");
+	}
+	for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
+		assert_int_equal(config_parse_destination(others[i].text, &d), 0);
+		assert_string_equal(d.name, others[i].name);
+		assert_int_equal(d.family, others[i].family);
+		assert_int_equal(d.port, others[i].port);
+		assert_int_equal(d.transport, others[i].transport);
 	}
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
 		if (config_parse_destination(bad[i], &d) != -EINVAL)
