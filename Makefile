@@ -175,6 +175,11 @@ bench: ## cost and accuracy beside what one would otherwise run (root); writes $
 	@$(MAKE) --no-print-directory all $(STIMULUS)
 	@B=$(B) tests/bench/bench.py --json $(B)/bench.json $(BENCH_ARGS)
 
+bench-breaker: ## circuit breaking beside none and beside HAProxy (root); writes $(B)/breaker.json
+	@deploy/deps.sh build test bench
+	@$(MAKE) --no-print-directory all $(STIMULUS)
+	@B=$(B) tests/bench/breaker.py --json $(B)/breaker.json $(BENCH_ARGS)
+
 scale: ## how it grows with series, connections and churn (root); writes $(B)/scale.json and $(B)/scale.svg
 	@deploy/deps.sh build test bench
 	@$(MAKE) --no-print-directory all $(STIMULUS)
@@ -216,10 +221,10 @@ clean: ## remove everything that was built
 	rm -rf $(B)
 
 help: ## list these verbs
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-.PHONY: all bpf static run deps test test-unit test-bpf test-system test-chaos bench scale fuzz lint format install test-vm \
-        clean help build-unit build-bpf build-fuzz FORCE
+.PHONY: all bpf static run deps test test-unit test-bpf test-system test-chaos bench bench-breaker scale fuzz lint format install \
+        test-vm clean help build-unit build-bpf build-fuzz FORCE
 
 include tests/lint/lint.mk
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
