@@ -14,6 +14,8 @@
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 #define SOCK_STREAM  1
+#define SOCK_DGRAM   2
+#define EPERM	     1
 #define ENETUNREACH  101
 #define ECONNREFUSED 111
 
@@ -71,10 +73,60 @@ static __always_inline void record(const struct kilter_sock *s, const struct kil
 		emit_net(KILTER_EVENT_REFUSED, s, peer, err, 0, 0, reason);
 }
 
+/*
+ * UDP: a connect(), or a datagram to an address. Nothing is known of its outcome: while half-open
+ * what was let through counts as a success, or the circuit would never close. No other program has
+ * an interest in UDP sockets, so they have no storage, and the caller is asked for at each call;
+ * but only when some policy concerns UDP at all.
+ */
+static __noinline int decide_udp(struct bpf_sock_addr *ctx, struct kilter_peer *peer, __u32 err)
+{
+	__u64 now_ns = bpf_ktime_get_boot_ns();
+	struct kilter_event_net *e;
+	enum guard_verdict verdict;
+	struct kilter_guard_policy p;
+	struct guard_ticket t;
+	__u64 outcome = 0;
+	__u32 workload;
+
+	peer->transport = KILTER_TRANSPORT_UDP;
+	workload = intern_workload_current();
+	verdict = guard_check(workload, intern_peer(peer), peer->family, false, now_ns, &p, &t);
+	if (verdict == GUARD_PASS) {
+		if (t.trial)
+			outcome = guard_outcome(t.key.workload, t.key.peer, t.generation,
+						GUARD_SUCCESS | GUARD_TRIAL, now_ns);
+		if (outcome != GUARD_GENERATION(outcome))
+			guard_tell_daemon(t.key.workload, t.key.peer, outcome);
+		return GUARD_PASS;
+	}
+	if (!may_record(now_ns))
+		return GUARD_REFUSE;
+	e = event_reserve(KILTER_EVENT_REFUSED, sizeof(*e));
+	if (!e)
+		return GUARD_REFUSE;
+	e->h.cgroup_id = bpf_get_current_cgroup_id();
+	e->h.pid = bpf_get_current_pid_tgid() >> 32;
+	e->h.uid = (__u32)bpf_get_current_uid_gid();
+	e->h.workload = workload;
+	bpf_get_current_comm(e->h.comm, sizeof(e->h.comm));
+	e->latency_ns = 0;
+	e->peer = *peer;
+	e->err = err;
+	e->backlog = 0;
+	e->reason = t.reason;
+	bpf_ringbuf_submit(e, 0);
+	return GUARD_REFUSE;
+}
+
+static __always_inline bool is_udp(const struct bpf_sock_addr *ctx)
+{
+	return ctx->type == SOCK_DGRAM && ctx->protocol == IPPROTO_UDP;
+}
+
 /* *standby is where to go with GUARD_REDIRECT. */
-static __always_inline enum guard_verdict decide(struct bpf_sock_addr *ctx,
-						 const struct kilter_peer *peer, __u32 err,
-						 struct kilter_peer *standby)
+static __noinline int decide(struct bpf_sock_addr *ctx, const struct kilter_peer *peer, __u32 err,
+			     struct kilter_peer *standby)
 {
 	__u64 now_ns = bpf_ktime_get_boot_ns();
 	struct bpf_sock *sk = ctx->sk;
@@ -117,12 +169,16 @@ static __always_inline enum guard_verdict decide(struct bpf_sock_addr *ctx,
 	return GUARD_REDIRECT;
 }
 
-static __always_inline enum guard_verdict decide4(struct bpf_sock_addr *ctx, __u32 err)
+static __always_inline enum guard_verdict decide4(struct bpf_sock_addr *ctx, __u32 err,
+						  __u32 udp_err)
 {
 	struct kilter_peer peer, standby;
 	enum guard_verdict verdict;
 
 	peer_v4(&peer, ctx->user_ip4, ctx->user_port);
+	if (is_udp(ctx))
+		return guard_switched(KILTER_SWITCH_UDP) ? decide_udp(ctx, &peer, udp_err)
+							 : GUARD_PASS;
 	verdict = decide(ctx, &peer, err, &standby);
 	if (verdict == GUARD_REDIRECT) {
 		ctx->user_ip4 = *(__u32 *)standby.addr;
@@ -132,13 +188,17 @@ static __always_inline enum guard_verdict decide4(struct bpf_sock_addr *ctx, __u
 	return verdict;
 }
 
-static __always_inline enum guard_verdict decide6(struct bpf_sock_addr *ctx, __u32 err)
+static __always_inline enum guard_verdict decide6(struct bpf_sock_addr *ctx, __u32 err,
+						  __u32 udp_err)
 {
 	__u32 addr[4] = {ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2], ctx->user_ip6[3]};
 	struct kilter_peer peer, standby;
 	enum guard_verdict verdict;
 
 	peer_v6(&peer, addr, ctx->user_port);
+	if (is_udp(ctx))
+		return guard_switched(KILTER_SWITCH_UDP) ? decide_udp(ctx, &peer, udp_err)
+							 : GUARD_PASS;
 	verdict = decide(ctx, &peer, err, &standby);
 	if (verdict != GUARD_REDIRECT)
 		return verdict;
@@ -157,7 +217,7 @@ static __always_inline enum guard_verdict decide6(struct bpf_sock_addr *ctx, __u
 SEC("cgroup/connect4")
 int guard_connect4(struct bpf_sock_addr *ctx)
 {
-	if (decide4(ctx, ECONNREFUSED) == GUARD_PASS)
+	if (decide4(ctx, ECONNREFUSED, ECONNREFUSED) == GUARD_PASS)
 		return 1;
 	bpf_set_retval(-ECONNREFUSED);
 	return 0;
@@ -166,28 +226,64 @@ int guard_connect4(struct bpf_sock_addr *ctx)
 SEC("cgroup/connect6")
 int guard_connect6(struct bpf_sock_addr *ctx)
 {
-	if (decide6(ctx, ECONNREFUSED) == GUARD_PASS)
+	if (decide6(ctx, ECONNREFUSED, ECONNREFUSED) == GUARD_PASS)
 		return 1;
 	bpf_set_retval(-ECONNREFUSED);
 	return 0;
 }
 
+SEC("cgroup/sendmsg4")
+int guard_sendmsg4(struct bpf_sock_addr *ctx)
+{
+	if (decide4(ctx, ECONNREFUSED, ECONNREFUSED) == GUARD_PASS)
+		return 1;
+	bpf_set_retval(-ECONNREFUSED);
+	return 0;
+}
+
+SEC("cgroup/sendmsg6")
+int guard_sendmsg6(struct bpf_sock_addr *ctx)
+{
+	if (decide6(ctx, ECONNREFUSED, ECONNREFUSED) == GUARD_PASS)
+		return 1;
+	bpf_set_retval(-ECONNREFUSED);
+	return 0;
+}
+
+/* Of UDP a multicast address is as good as any: there the kernel's own EPERM has to do. */
 SEC("cgroup/connect4")
 int guard_connect4_rewrite(struct bpf_sock_addr *ctx)
 {
-	if (decide4(ctx, ENETUNREACH) == GUARD_REFUSE)
-		ctx->user_ip4 = bpf_htonl(0xe0000001); /* 224.0.0.1 */
+	if (decide4(ctx, ENETUNREACH, EPERM) == GUARD_PASS)
+		return 1;
+	if (is_udp(ctx))
+		return 0;
+	ctx->user_ip4 = bpf_htonl(0xe0000001); /* 224.0.0.1 */
 	return 1;
 }
 
 SEC("cgroup/connect6")
 int guard_connect6_rewrite(struct bpf_sock_addr *ctx)
 {
-	if (decide6(ctx, ENETUNREACH) == GUARD_REFUSE) {
-		ctx->user_ip6[0] = bpf_htonl(0xff020000); /* ff02::1 */
-		ctx->user_ip6[1] = 0;
-		ctx->user_ip6[2] = 0;
-		ctx->user_ip6[3] = bpf_htonl(1);
-	}
+	if (decide6(ctx, ENETUNREACH, EPERM) == GUARD_PASS)
+		return 1;
+	if (is_udp(ctx))
+		return 0;
+	ctx->user_ip6[0] = bpf_htonl(0xff020000); /* ff02::1 */
+	ctx->user_ip6[1] = 0;
+	ctx->user_ip6[2] = 0;
+	ctx->user_ip6[3] = bpf_htonl(1);
 	return 1;
+}
+
+SEC("cgroup/sendmsg4")
+int guard_sendmsg4_deny(struct bpf_sock_addr *ctx)
+{
+	return decide4(ctx, EPERM, EPERM) == GUARD_PASS;
+}
+
+SEC("cgroup/sendmsg6")
+int guard_sendmsg6_deny(struct bpf_sock_addr *ctx)
+{
+	return decide6(ctx, EPERM, EPERM) == GUARD_PASS;
 }

@@ -323,12 +323,67 @@ static void a_trip_whose_record_was_lost_is_found_by_the_tick(void **state)
 	start_guard();
 	tick(1);
 	assert_true(in_kernel(0, id, &p));
-	/* It is over already: only the total tells of it. */
+	/* One that is over already, cleared by the kernel or not: traffic has gone on since. */
 	runtime(0, id,
 		&(struct kilter_guard_runtime){
 		    .generation = p.rules.generation, .total_failures = 5, .trips = 1});
 	tick(1);
+	assert_int_equal(circuit(UPSTREAM).state, KILTER_CIRCUIT_CLOSED);
+	runtime(0, id,
+		&(struct kilter_guard_runtime){.generation = p.rules.generation,
+					       .tripped_ns = t.now - 10 * SEC,
+					       .total_failures = 10,
+					       .trips = 2});
+	tick(1);
+	assert_int_equal(circuit(UPSTREAM).state, KILTER_CIRCUIT_CLOSED);
+	runtime(0, id,
+		&(struct kilter_guard_runtime){.generation = p.rules.generation,
+					       .tripped_ns = t.now,
+					       .total_failures = 15,
+					       .trips = 3});
+	tick(1);
 	assert_int_equal(circuit(UPSTREAM).state, KILTER_CIRCUIT_OPEN);
+}
+
+/* A policy that went while the daemon was down, and a state file that fell behind. */
+static void nobody_is_refused_for_a_policy_that_is_gone(void **state)
+{
+	uint32_t id = peer_id("10.0.0.1", 80);
+	struct kilter_guard_policy p;
+
+	(void)state;
+	add_policy("*", "10.0.0.1:80", KILTER_GUARD_ENFORCE);
+	start_guard();
+	tick(1);
+	assert_true(in_kernel(0, id, &p));
+	assert_int_equal(p.rules.mode, KILTER_GUARD_ENFORCE);
+	guard_free(&t.guard);
+	t.config.guard.policies_count = 0;
+	start_guard();
+	assert_true(in_kernel(0, id, &p));
+	assert_int_equal(p.rules.mode, KILTER_GUARD_OBSERVE);
+}
+
+static void the_kernel_is_believed_when_the_state_file_fell_behind(void **state)
+{
+	uint32_t id = peer_id("10.0.0.1", 80);
+	struct kilter_guard_policy p;
+
+	(void)state;
+	add_policy("*", "10.0.0.1:80", KILTER_GUARD_ENFORCE);
+	start_guard();
+	tick(1);
+	trip(0, id);
+	guard_free(&t.guard); /* the file says open */
+	assert_true(in_kernel(0, id, &p));
+	p.rules.generation += 5;
+	p.rules.state = KILTER_CIRCUIT_CLOSED;
+	assert_int_equal(bpf_map_update_elem(t.maps.policy_fd,
+					     &(struct kilter_circuit_key){.peer = id}, &p, BPF_ANY),
+			 0);
+	start_guard();
+	assert_int_equal(circuit(UPSTREAM).state, KILTER_CIRCUIT_CLOSED);
+	assert_int_equal(circuit(UPSTREAM).generation, p.rules.generation);
 }
 
 static void the_record_of_an_older_generation_moves_nothing(void **state)
@@ -722,6 +777,8 @@ int main(void)
 	    TEST(an_exact_policy_is_in_the_kernel_before_the_first_connect),
 	    TEST(a_trip_of_the_kernel_is_confirmed_with_a_lease_and_told),
 	    TEST(a_trip_whose_record_was_lost_is_found_by_the_tick),
+	    TEST(nobody_is_refused_for_a_policy_that_is_gone),
+	    TEST(the_kernel_is_believed_when_the_state_file_fell_behind),
 	    TEST(the_record_of_an_older_generation_moves_nothing),
 	    TEST(an_open_circuit_is_open_after_a_restart_until_its_time),
 	    TEST(a_killed_daemon_leaves_the_same),

@@ -4,6 +4,7 @@
 """The daemon is killed, stopped, upgraded or told otherwise while a circuit is closed, open or half-open: what is shut
 stays shut for as long as the lease says, and no longer."""
 
+import os
 import shutil
 import signal
 import time
@@ -231,6 +232,81 @@ class Reloaded(Daemon):
         self.server.tell("500 0")
         self.trip(self.destination)
         self.explain()
+
+
+class Restart(Daemon):
+    """What was decided, and by whom, over a start that finds the world changed."""
+
+    def replace(self, old, new):
+        with open(self.daemon.config, encoding="utf-8") as f:
+            text = f.read()
+        self.sandbox.write("kilter.yaml", text.replace(old, new))
+
+    def restart_with(self, old, new, *destinations):
+        self.prepare()
+        self.assertEqual(self.daemon.stop(), 0)
+        self.configure(*[self.destination for _ in destinations])
+        self.replace(old, new)
+        self.daemon.start()
+        time.sleep(3)  # longer than the lease
+        self.assertEqual(self.ask(self.destination, FAILURES + 3), ["500"] * (FAILURES + 3))
+
+    def test_guard_off_at_restart_is_off(self):
+        self.restart_with("guard:\n", "guard:\n  mode: \"off\"\n", 1)
+
+    def test_policy_gone_at_restart_is_gone(self):
+        self.restart_with("guard:\n", "guard:\n  defaults: {mode: \"off\"}\n")
+
+    def jam(self):
+        state = os.path.join(self.daemon.state, "circuits")
+        kilter.wait_for("the state is saved", lambda: os.path.exists(state))
+        time.sleep(3 * breaker.TICK)
+        os.mkdir(state + ".new")  # as a full or read-only state_dir: it cannot be saved any more
+
+    def test_open_in_the_kernel_is_newer_than_closed_in_the_file(self):
+        self.prepare(base_open="1s", window="60s", lease="30s")
+        self.trip(self.destination)
+        self.server.tell("200 0")
+        self.recover(self.destination)
+        self.jam()
+        self.server.tell("500 0")
+        self.reload(self.destination, base_open="60s", max_open="60s", window="60s", lease="30s")
+        self.trip(self.destination)
+        self.daemon.kill()
+        self.assertEqual(self.ask(self.destination, 3), ["refused"] * 3)
+        self.daemon.start()
+        self.assertEqual(self.ask(self.destination, 3), ["refused"] * 3)
+
+    def test_closed_in_the_kernel_is_newer_than_open_in_the_file(self):
+        self.prepare(window="60s", lease="30s")
+        self.open()
+        self.jam()
+        self.daemon.cli("circuits", "reset", f"*->{self.destination}")
+        self.assertEqual(self.ask(self.destination, 3), ["200"] * 3)
+        self.daemon.kill()
+        self.assertEqual(self.ask(self.destination, 3), ["200"] * 3)
+        self.daemon.start()
+        self.assertEqual(self.ask(self.destination, 3), ["200"] * 3)
+
+    def test_a_trip_that_the_kernel_took_back_is_over(self):
+        self.prepare(base_open="1s")
+        self.daemon.process.send_signal(signal.SIGSTOP)
+        self.assertEqual(self.ask(self.destination, FAILURES + 1), ["500"] * FAILURES + ["refused"])
+        self.server.tell("200 0")
+        time.sleep(2)
+        self.assertEqual(self.ask(self.destination, 10), ["200"] * 10)
+        self.daemon.process.send_signal(signal.SIGCONT)
+        time.sleep(1)
+        self.assertEqual(self.ask(self.destination, 10), ["200"] * 10)
+
+    def test_the_same_over_a_kill_and_with_nobody_calling(self):
+        self.prepare(base_open="1s")
+        self.kill()
+        self.assertEqual(self.ask(self.destination, FAILURES + 1), ["500"] * FAILURES + ["refused"])
+        self.server.tell("200 0")
+        time.sleep(4)
+        self.daemon.start()
+        self.assertEqual(self.ask(self.destination, 10), ["200"] * 10)
 
 
 if __name__ == "__main__":

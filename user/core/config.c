@@ -612,6 +612,12 @@ static bool policy_fault(const struct config_policy *p, char *why, size_t size)
 		snprintf(why, size,
 			 "minimum_requests must not be above window_calls, or no ratio "
 			 "ever counts");
+	else if (!config_parse_destination(p->destination, &destination) &&
+		 destination.transport == KILTER_TRANSPORT_UDP &&
+		 (!destination.family || !destination.port || destination.prefix_len < 32 ||
+		  (destination.family == KILTER_FAMILY_V6 && destination.prefix_len < 128) ||
+		  strcmp(p->workload, "*") || strcmp(p->executable, "*") || strcmp(p->cgroup, "*")))
+		snprintf(why, size, "of UDP a policy takes one address and port, and any caller");
 	else if (!p->standby[0] || config_parse_destination(p->destination, &destination) ||
 		 config_parse_destination(p->standby, &standby))
 		return false;

@@ -240,6 +240,13 @@ const char *guard_released(const struct guard *g)
 
 /* --- what others call --- */
 
+static bool owned(void *ctx, const struct kilter_circuit_key *key)
+{
+	const struct guard *g = ctx;
+
+	return table_find(&g->keys, key);
+}
+
 int guard_new(struct guard **ret, const struct config *c, const struct guard_maps *maps,
 	      const char *state_file)
 {
@@ -294,6 +301,7 @@ int guard_new(struct guard **ret, const struct config *c, const struct guard_map
 			e->pub.generation = sync_next_generation(&g->sync);
 		guard_tell_kernel(g, e); /* leases run on; steps come with the first tick */
 	}
+	sync_disarm(&g->sync, owned, g); /* until an edge claims it */
 	guard_register_stats(g);
 	*ret = g;
 	return 0;
@@ -327,13 +335,6 @@ void guard_reconfigure(struct guard *g, const struct config *c)
 	guard_apply_policies(g);
 	guard_add_exact(g);
 	g->changed = true;
-}
-
-static bool owned(void *ctx, const struct kilter_circuit_key *key)
-{
-	const struct guard *g = ctx;
-
-	return table_find(&g->keys, key);
 }
 
 static void connections_ended(int n)

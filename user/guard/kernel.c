@@ -129,7 +129,10 @@ void guard_read_kernel(struct guard *g, struct entry *e, struct circuit_input *i
 	in->slow = rt.total_slow - e->seen.slow;
 	pub->consecutive = 0;
 	if (ours) {
-		in->kernel_tripped = rt.tripped_ns || rt.trips > e->seen.trips;
+		/* One that is over is none: traffic has gone on since. */
+		in->kernel_tripped =
+		    rt.tripped_ns &&
+		    g->now_ns < rt.tripped_ns + guard_config_of(g, e)->base_open_ns;
 		in->tripped_by = (enum kilter_trip)rt.tripped_by;
 		in->ring_fill = rt.ring_fill;
 		in->ring_failures = rt.ring_failures;

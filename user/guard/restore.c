@@ -27,18 +27,21 @@ static void restore(void *ctx, const struct sync_record *r)
 	for (unsigned int i = 0; i < r->keys_count; i++)
 		if (!any || !r->keys[i].workload)
 			guard_add_key(g, e, r->keys[i].workload, r->keys[i].peer);
-	/* The file knows better than what was found in the kernel: it knows until when. */
-	from = e->c.state;
-	e->c.state = r->state;
-	guard_count_state(g, e, from);
 	e->c.held = r->held;
 	e->c.forced = r->forced < CIRCUIT_FORCES ? (enum circuit_force)r->forced : CIRCUIT_AUTO;
 	e->c.opens = r->opens < CIRCUIT_OPENS_MAX ? r->opens : CIRCUIT_OPENS_MAX;
-	e->c.since_ns = r->since_boot_ns ? r->since_boot_ns : g->now_ns;
-	e->c.retry_ns = r->retry_boot_ns;
 	e->c.decay_ns = g->now_ns + guard_config_of(g, e)->window_ns;
 	e->limits_set = r->limits_set;
 	e->limits = r->limits;
+	/* A kernel that is further than the file was told last: the disk was full, or the daemon
+	 * was killed between the two. Else the file knows better: it knows until when. */
+	if (e->pub.generation > r->generation)
+		return;
+	from = e->c.state;
+	e->c.state = r->state;
+	guard_count_state(g, e, from);
+	e->c.since_ns = r->since_boot_ns ? r->since_boot_ns : g->now_ns;
+	e->c.retry_ns = r->retry_boot_ns;
 	e->pub.since_real_ns = r->since_real_ns;
 	snprintf(e->c.reason, sizeof(e->c.reason), "%s", r->reason);
 	/* The same stay in the same state goes on, unless the kernel has forgotten it. */

@@ -164,6 +164,26 @@ unsigned int sync_sweep(struct sync *s,
 	return removed;
 }
 
+void sync_disarm(struct sync *s, bool (*keep)(void *ctx, const struct kilter_circuit_key *key),
+		 void *ctx)
+{
+	_cleanup_free_ struct kilter_circuit_key *keys = NULL;
+	struct kilter_guard_policy p;
+	unsigned int n = 0;
+
+	if (read_keys(s->maps.policy_fd, &keys, &n)) {
+		s->write_errors++;
+		return;
+	}
+	for (unsigned int i = 0; i < n; i++) {
+		if (keep(ctx, &keys[i]) || sync_policy(s, &keys[i], &p) ||
+		    p.rules.state != KILTER_CIRCUIT_CLOSED)
+			continue;
+		p.rules.mode = KILTER_GUARD_OBSERVE;
+		sync_write(s, &keys[i], &p);
+	}
+}
+
 /* --- the state file --- */
 
 static void write_record(struct json *j, const struct sync_record *r)

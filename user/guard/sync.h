@@ -40,6 +40,10 @@ int sync_policy(struct sync *s, const struct kilter_circuit_key *key,
 		struct kilter_guard_policy *ret);
 int sync_runtime(struct sync *s, const struct kilter_circuit_key *key,
 		 struct kilter_guard_runtime *ret);
+/* Of every policy that keep() does not want: closed ones watch from now on, instead of tripping by
+ * themselves for nobody. The others have a lease that ends. */
+void sync_disarm(struct sync *s, bool (*keep)(void *ctx, const struct kilter_circuit_key *key),
+		 void *ctx);
 /* Of enum kilter_guard_switch. */
 int sync_switch(struct sync *s, uint32_t which, uint32_t value);
 int sync_switch_read(struct sync *s, uint32_t which, uint32_t *ret);
