@@ -190,9 +190,9 @@ static void the_switch_lets_everything_through(void **state)
 	(void)state;
 	tell(&d, &p);
 	assert_int_equal(try_connect(&d, NULL), REFUSED);
-	set_switch(1);
+	set_switch(KILTER_SWITCH_OFF, 1);
 	assert_int_equal(try_connect(&d, NULL), 0);
-	set_switch(0);
+	set_switch(KILTER_SWITCH_OFF, 0);
 	assert_int_equal(try_connect(&d, NULL), REFUSED);
 	assert_int_equal(counters(&d).refused[KILTER_REFUSED_OPEN], 2);
 	assert_int_equal(counters(&d).would_refuse[KILTER_REFUSED_OPEN], 1);

@@ -46,7 +46,7 @@ static int write_file(const char *path, const char *text)
 	return err;
 }
 
-static void join_cgroup(const char *dir)
+void join_cgroup(const char *dir)
 {
 	char path[512], pid[16];
 
@@ -81,6 +81,7 @@ static int on_event(void *ctx, void *data, size_t size)
 		t.refused_records++;
 		memcpy(&t.refused, data, sizeof(t.refused));
 	}
+	t.verdict_records += h->type == KILTER_EVENT_VERDICT;
 	if (h->type == KILTER_EVENT_TRIP) {
 		assert_int_equal(size, sizeof(t.trip));
 		t.trip_records++;
@@ -93,6 +94,7 @@ void drain(void)
 {
 	t.refused_records = 0;
 	t.trip_records = 0;
+	t.verdict_records = 0;
 	assert_true(ring_buffer__consume(t.events) >= 0);
 }
 
@@ -153,6 +155,8 @@ int guarded_setup(void **state)
 	attach(t.request->progs.request_egress);
 	attach(tier_lower ? t.guard->progs.guard_connect4_rewrite : t.guard->progs.guard_connect4);
 	attach(tier_lower ? t.guard->progs.guard_connect6_rewrite : t.guard->progs.guard_connect6);
+	attach(tier_lower ? t.guard->progs.guard_sendmsg4_deny : t.guard->progs.guard_sendmsg4);
+	attach(tier_lower ? t.guard->progs.guard_sendmsg6_deny : t.guard->progs.guard_sendmsg6);
 	t.events = ring_buffer__new(bpf_map__fd(t.guard->maps.events), on_event, NULL, NULL);
 	assert_non_null(t.events);
 	join_cgroup(t.cgroup);
@@ -312,13 +316,12 @@ void forget(const struct dest *d)
 	drain();
 }
 
-void set_switch(__u32 value)
+void set_switch(enum kilter_guard_switch which, __u32 value)
 {
-	__u32 zero = 0;
+	__u32 key = which;
 
 	assert_int_equal(
-	    bpf_map_update_elem(bpf_map__fd(t.guard->maps.guard_switch), &zero, &value, BPF_ANY),
-	    0);
+	    bpf_map_update_elem(bpf_map__fd(t.guard->maps.guard_switch), &key, &value, BPF_ANY), 0);
 }
 
 struct talk talk_begin(const struct dest *d, int listener)

@@ -40,7 +40,7 @@ struct guarded {
 	struct bpf_link *links[LINKS_MAX];
 	unsigned int links_count;
 	struct ring_buffer *events;
-	unsigned int refused_records, trip_records;
+	unsigned int refused_records, trip_records, verdict_records;
 	struct kilter_event_trip trip;
 	struct kilter_event_net refused;
 };
@@ -71,7 +71,8 @@ void tell(const struct dest *d, const struct kilter_guard_policy *p);
 struct kilter_guard_runtime counters(const struct dest *d);
 /* A test is told of one circuit and leaves nothing of it behind. */
 void forget(const struct dest *d);
-void set_switch(__u32 value);
+void set_switch(enum kilter_guard_switch which, __u32 value);
+void join_cgroup(const char *dir);
 
 /* HTTP, one exchange at a time, both ends in one thread. */
 struct talk {
