@@ -283,6 +283,20 @@ static __always_inline enum guard_verdict guard_check(__u32 workload, __u32 peer
 	return redirect ? GUARD_REDIRECT : GUARD_REFUSE;
 }
 
+/* Takes back that a connection was counted as open. */
+static __always_inline void guard_uncount(const struct kilter_circuit_key *counters,
+					  __u64 counted_ns)
+{
+	struct kilter_guard_runtime *rt = bpf_map_lookup_elem(&guard_runtime, counters);
+
+	if (!rt || !counted_ns)
+		return;
+	bpf_spin_lock(&rt->lock);
+	if (counted_ns == rt->made_ns && rt->open)
+		rt->open--;
+	bpf_spin_unlock(&rt->lock);
+}
+
 /* What is told to guard_outcome(): KILTER_FAIL_ON_* for what went wrong, and these. Neither a
  * failure nor a success (closed before anything was asked) still ends a trial. */
 #define GUARD_SUCCESS (1u << 8)

@@ -7,8 +7,7 @@
 #include "lib/sock.h"
 
 /* kilter_sock.guard_flags */
-#define SOCK_GUARD_REFUSED  (1u << 0) /* the last connect() was refused */
-#define SOCK_GUARD_RELEASED (1u << 1) /* its program has closed it: no open connection any more */
+#define SOCK_GUARD_RELEASED (1u << 0) /* its program has closed it: no open connection any more */
 
 static __always_inline bool sock_has_circuit(const struct kilter_sock *s)
 {

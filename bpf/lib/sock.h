@@ -168,13 +168,13 @@ struct {
 		s_;                                                                    \
 	})
 
-/* Task context: the current task becomes the owner. */
-static __always_inline void sock_own_current(struct kilter_sock *s)
+/* Task context: the current task becomes the owner; `workload` is its id. */
+static __always_inline void sock_own(struct kilter_sock *s, __u32 workload)
 {
 	__u64 id = bpf_get_current_pid_tgid();
 
 	s->cgroup_id = bpf_get_current_cgroup_id();
-	s->workload = intern_workload_current();
+	s->workload = workload;
 	s->pid = id >> 32;
 	s->uid = (__u32)bpf_get_current_uid_gid();
 	bpf_get_current_comm(s->comm, sizeof(s->comm));

@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * The guard at connect(): one decision per TCP connect of the observed cgroup, before any
- * packet is sent. What it learns about a socket, it leaves in the socket's storage.
+ * connect(), before any packet is sent: whose the socket is (see sock_owner), and whether the guard
+ * lets it. What is learnt about a socket is left in its storage.
  *
  * Refusing is ECONNREFUSED through bpf_set_retval(), which connect hooks have since Linux 6.1
  * (kernel commit 69fd337a975c and its follow-ups). Before that, the destination is rewritten
  * to a multicast address, which TCP refuses at once with ENETUNREACH: sibling programs,
- * loaded when the first pair is refused by the verifier.
+ * loaded when the first ones are refused by the verifier.
  */
-#include "lib/emit.h"
-#include "lib/guard_sock.h"
+#include "lib/connect.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -43,34 +42,28 @@ static __always_inline bool may_record(__u64 now_ns)
 	return false;
 }
 
-/* sock_owner has been here a moment ago, unless its program was attached anew and runs after
- * us: then the same is done here. */
-static __always_inline struct kilter_sock *owned(struct bpf_sock *sk,
-						 const struct kilter_peer *peer)
+/* err: what a refusal is to the caller. reason: enum kilter_refusal, or KILTER_REDIRECTED. */
+static __always_inline void record(__u32 workload, const struct kilter_peer *peer, __u32 err,
+				   __u32 reason, __u64 now_ns)
 {
-	struct kilter_sock *s = sock_get_or_create(sk);
+	struct kilter_event_net *e;
 
-	if (!s || s->flags & SOCK_OPEN)
-		return NULL; /* connected already: connect() will fail by itself */
-	if (s->flags & SOCK_CONNECTING && words_equal(&s->dest, peer, sizeof(*peer) / 4))
-		return s;
-	sock_own_current(s);
-	s->peer = intern_peer(peer);
-	s->dest = *peer;
-	return s;
-}
-
-/* err: what a refusal is to the caller, for the record. */
-static __always_inline void record(const struct kilter_sock *s, const struct kilter_peer *peer,
-				   enum guard_verdict verdict, __u32 reason, __u32 err,
-				   __u64 now_ns)
-{
 	if (!may_record(now_ns))
 		return;
-	if (verdict == GUARD_REDIRECT)
-		emit_net(KILTER_EVENT_REFUSED, s, peer, 0, 0, 0, KILTER_REDIRECTED);
-	else
-		emit_net(KILTER_EVENT_REFUSED, s, peer, err, 0, 0, reason);
+	e = event_reserve(KILTER_EVENT_REFUSED, sizeof(*e));
+	if (!e)
+		return;
+	e->h.cgroup_id = bpf_get_current_cgroup_id();
+	e->h.pid = bpf_get_current_pid_tgid() >> 32;
+	e->h.uid = (__u32)bpf_get_current_uid_gid();
+	e->h.workload = workload;
+	bpf_get_current_comm(e->h.comm, sizeof(e->h.comm));
+	e->latency_ns = 0;
+	e->peer = *peer;
+	e->err = err;
+	e->backlog = 0;
+	e->reason = reason;
+	bpf_ringbuf_submit(e, 0);
 }
 
 /*
@@ -82,7 +75,6 @@ static __always_inline void record(const struct kilter_sock *s, const struct kil
 static __noinline int decide_udp(struct bpf_sock_addr *ctx, struct kilter_peer *peer, __u32 err)
 {
 	__u64 now_ns = bpf_ktime_get_boot_ns();
-	struct kilter_event_net *e;
 	enum guard_verdict verdict;
 	struct kilter_guard_policy p;
 	struct guard_ticket t;
@@ -100,22 +92,7 @@ static __noinline int decide_udp(struct bpf_sock_addr *ctx, struct kilter_peer *
 			guard_tell_daemon(t.key.workload, t.key.peer, outcome);
 		return GUARD_PASS;
 	}
-	if (!may_record(now_ns))
-		return GUARD_REFUSE;
-	e = event_reserve(KILTER_EVENT_REFUSED, sizeof(*e));
-	if (!e)
-		return GUARD_REFUSE;
-	e->h.cgroup_id = bpf_get_current_cgroup_id();
-	e->h.pid = bpf_get_current_pid_tgid() >> 32;
-	e->h.uid = (__u32)bpf_get_current_uid_gid();
-	e->h.workload = workload;
-	bpf_get_current_comm(e->h.comm, sizeof(e->h.comm));
-	e->latency_ns = 0;
-	e->peer = *peer;
-	e->err = err;
-	e->backlog = 0;
-	e->reason = t.reason;
-	bpf_ringbuf_submit(e, 0);
+	record(workload, peer, err, t.reason, now_ns);
 	return GUARD_REFUSE;
 }
 
@@ -124,49 +101,78 @@ static __always_inline bool is_udp(const struct bpf_sock_addr *ctx)
 	return ctx->type == SOCK_DGRAM && ctx->protocol == IPPROTO_UDP;
 }
 
-/* *standby is where to go with GUARD_REDIRECT. */
+/* The attempt before this one came to nothing. Of MPTCP the subflows tell, which are other sockets.
+ */
+static __always_inline void give_up(struct kilter_sock *s, __u32 protocol)
+{
+	if (s->flags & SOCK_CONNECTING && protocol == IPPROTO_TCP)
+		connect_failed_at_once(s);
+	sock_guard_uncount(s);
+}
+
+/*
+ * A stream socket connects: may it, and whose is it? What is refused gets no storage: it would cost
+ * more than all else. *standby is where to go with GUARD_REDIRECT.
+ */
 static __noinline int decide(struct bpf_sock_addr *ctx, const struct kilter_peer *peer, __u32 err,
 			     struct kilter_peer *standby)
 {
 	__u64 now_ns = bpf_ktime_get_boot_ns();
+	enum guard_verdict verdict = GUARD_PASS;
 	struct bpf_sock *sk = ctx->sk;
-	enum guard_verdict verdict;
 	struct kilter_guard_policy p;
 	struct guard_ticket t;
 	struct kilter_sock *s;
+	__u32 workload, to;
 
 	if (ctx->type != SOCK_STREAM || !sk)
 		return GUARD_PASS;
-	if (ctx->protocol != IPPROTO_TCP && ctx->protocol != IPPROTO_MPTCP)
-		return GUARD_PASS;
-	s = owned(sk, peer);
-	if (!s)
-		return GUARD_PASS;
-	sock_guard_uncount(s); /* the attempt before this one */
-	verdict = guard_check(s->workload, s->peer, peer->family, true, now_ns, &p, &t);
-	s->guard_flags = 0;
-	if (verdict == GUARD_PASS) {
-		s->circuit = t.key;
-		s->guard_generation = t.generation;
-		s->trial_generation = t.trial ? t.generation : 0;
-		s->counters = t.counters;
-		s->counted_ns = t.counted_ns;
-		return GUARD_PASS;
-	}
-	__builtin_memset(&s->circuit, 0, sizeof(s->circuit));
-	s->guard_generation = 0;
-	s->trial_generation = 0;
-	record(s, peer, verdict, t.reason, err, now_ns);
+	s = sock_get(sk);
+	if (s && s->flags & SOCK_OPEN)
+		return GUARD_PASS; /* connected: connect() fails, and its state must not suffer */
+	workload = intern_workload_current();
+	to = intern_peer(peer);
+	if (s)
+		give_up(s, ctx->protocol);
+	__builtin_memset(&t, 0, sizeof(t));
+	if (ctx->protocol == IPPROTO_TCP || ctx->protocol == IPPROTO_MPTCP)
+		verdict = guard_check(workload, to, peer->family, true, now_ns, &p, &t);
 	if (verdict == GUARD_REFUSE) {
-		s->guard_flags = SOCK_GUARD_REFUSED;
-		s->flags &= ~SOCK_CONNECTING;
+		record(workload, peer, err, t.reason, now_ns);
+		if (s) {
+			s->flags = 0;
+			s->circuit.peer = 0;
+			s->trial_generation = 0;
+		}
 		return GUARD_REFUSE;
 	}
-	/* What comes of it is the stand-by's, which has no circuit on this connection. */
-	*standby = p.standby;
-	s->peer = intern_peer(standby);
-	s->dest = *standby;
-	return GUARD_REDIRECT;
+	if (verdict == GUARD_REDIRECT) {
+		/* What comes of it is the stand-by's, which has no circuit on this connection. */
+		record(workload, peer, 0, KILTER_REDIRECTED, now_ns);
+		__builtin_memset(&t, 0, sizeof(t));
+		*standby = p.standby;
+		to = intern_peer(standby);
+	}
+	if (!s)
+		s = sock_get_or_create(sk);
+	if (!s) {
+		guard_uncount(&t.counters, t.counted_ns);
+		return verdict;
+	}
+	sock_own(s, workload);
+	s->peer = to;
+	s->dest = verdict == GUARD_REDIRECT ? *standby : *peer;
+	s->role = KILTER_ROLE_CLIENT;
+	s->flags = SOCK_CONNECTING;
+	s->protocol = KILTER_PROTO_UNKNOWN;
+	s->connect_ns = now_ns;
+	s->circuit = t.key;
+	s->guard_generation = t.generation;
+	s->trial_generation = t.trial ? t.generation : 0;
+	s->guard_flags = 0;
+	s->counters = t.counters;
+	s->counted_ns = t.counted_ns;
+	return verdict;
 }
 
 static __always_inline enum guard_verdict decide4(struct bpf_sock_addr *ctx, __u32 err,

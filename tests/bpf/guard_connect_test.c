@@ -605,29 +605,6 @@ static void a_permit_that_nobody_gives_back_is_free_after_its_time(void **state)
 	close(listener);
 }
 
-/* The owner's program runs after ours when its link was lost and made again. */
-static void it_works_before_the_owner_as_well(void **state)
-{
-	struct kilter_guard_policy p = policy(KILTER_CIRCUIT_OPEN, KILTER_GUARD_ENFORCE);
-	uint16_t port = 0;
-	int listener = listen_on(AF_INET, &port);
-	struct dest d = dest_v4(port);
-
-	(void)state;
-	bpf_link__destroy(t.links[0]); /* own_connect4 */
-	t.links[0] = bpf_program__attach_cgroup(t.owner->progs.own_connect4, t.cgroup_fd);
-	assert_int_equal(libbpf_get_error(t.links[0]), 0);
-	tell(&d, &p);
-	assert_int_equal(try_connect(&d, NULL), REFUSED);
-	p = policy(KILTER_CIRCUIT_CLOSED, KILTER_GUARD_ENFORCE);
-	tell(&d, &p);
-	close(listener);
-	for (int i = 0; i < 5; i++)
-		try_connect(&d, NULL);
-	assert_int_equal(counters(&d).trips, 1);
-	forget(&d);
-}
-
 static int run(const char *name)
 {
 	const struct CMUnitTest tests[] = {
@@ -652,7 +629,6 @@ static int run(const char *name)
 	    cmocka_unit_test(a_trial_gives_its_permit_back_with_its_first_outcome),
 	    cmocka_unit_test(a_failed_trial_ends_the_trying),
 	    cmocka_unit_test(a_permit_that_nobody_gives_back_is_free_after_its_time),
-	    cmocka_unit_test(it_works_before_the_owner_as_well),
 	};
 
 	t.links_count = 0;

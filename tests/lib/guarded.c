@@ -145,8 +145,6 @@ int guarded_setup(void **state)
 	assert_int_equal(tcp_conn__load(t.tcp), 0);
 	assert_int_equal(request__load(t.request), 0);
 	assert_int_equal(guard_connect__load(t.guard), 0);
-	attach(t.owner->progs.own_connect4);
-	attach(t.owner->progs.own_connect6);
 	attach(t.owner->progs.own_bind4);
 	attach(t.owner->progs.own_bind6);
 	attach(t.tcp->progs.tcp_life);

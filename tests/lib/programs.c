@@ -16,6 +16,8 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 
+#include "guard_connect.skel.h"
+#include "guard_connect.skel.h"
 #include "probe/adopt.h"
 #include "probe/registry.h"
 #include "request.skel.h"
@@ -82,7 +84,9 @@ void programs_load(struct programs *p)
 	p->tcp = tcp_conn__open_opts(&opts);
 	p->request = request__open_opts(&opts);
 	p->iter = sock_iter__open_opts(&opts);
-	assert_true(p->owner && p->tcp && p->request && p->iter);
+	p->guard = guard_connect__open_opts(&opts);
+	assert_true(p->owner && p->tcp && p->request && p->iter && p->guard);
+	tier_choose("guard_connect", p->guard->obj);
 	tier_choose("tcp_conn", p->tcp->obj);
 	tier_choose("sock_iter", p->iter->obj);
 	p->tcp->rodata->node_trace = !tier_lower;
@@ -92,6 +96,7 @@ void programs_load(struct programs *p)
 	assert_int_equal(tcp_conn__load(p->tcp), 0);
 	assert_int_equal(request__load(p->request), 0);
 	assert_int_equal(sock_iter__load(p->iter), 0);
+	assert_int_equal(guard_connect__load(p->guard), 0);
 }
 
 void programs_link(struct programs *p, const struct bpf_program *prog)
@@ -105,8 +110,10 @@ void programs_link(struct programs *p, const struct bpf_program *prog)
 
 void programs_attach(struct programs *p)
 {
-	programs_link(p, p->owner->progs.own_connect4);
-	programs_link(p, p->owner->progs.own_connect6);
+	programs_link(p, tier_lower ? p->guard->progs.guard_connect4_rewrite
+				    : p->guard->progs.guard_connect4);
+	programs_link(p, tier_lower ? p->guard->progs.guard_connect6_rewrite
+				    : p->guard->progs.guard_connect6);
 	programs_link(p, p->owner->progs.own_bind4);
 	programs_link(p, p->owner->progs.own_bind6);
 	programs_link(p, p->tcp->progs.tcp_life);
@@ -131,6 +138,7 @@ void programs_detach(struct programs *p)
 void programs_done(struct programs *p)
 {
 	programs_detach(p);
+	guard_connect__destroy(p->guard);
 	sock_iter__destroy(p->iter);
 	request__destroy(p->request);
 	tcp_conn__destroy(p->tcp);

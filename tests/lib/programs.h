@@ -25,6 +25,7 @@ struct programs {
 	struct tcp_conn *tcp;
 	struct request *request;
 	struct sock_iter *iter;
+	struct guard_connect *guard;
 	struct bpf_link *links[PROGRAMS_LINKS_MAX];
 	unsigned int links_count;
 };

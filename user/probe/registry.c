@@ -33,10 +33,7 @@
 		name##__destroy(skel);                                                            \
 	}
 
-PROBE_SKELETON(sock_owner, {
-	skel->rodata->shard_mask = o->shard_mask;
-	skel->rodata->audit_connect = o->config->audit.connect;
-})
+PROBE_SKELETON(sock_owner, skel->rodata->shard_mask = o->shard_mask)
 PROBE_SKELETON(tcp_conn, {
 	skel->rodata->shard_mask = o->shard_mask;
 	skel->rodata->audit_connect = o->config->audit.connect;
@@ -47,7 +44,10 @@ PROBE_SKELETON(request, {
 	skel->rodata->shard_mask = o->shard_mask;
 	skel->rodata->routes_per_workload = o->config->limits.routes_per_workload;
 })
-PROBE_SKELETON(guard_connect, skel->rodata->shard_mask = o->shard_mask)
+PROBE_SKELETON(guard_connect, {
+	skel->rodata->shard_mask = o->shard_mask;
+	skel->rodata->audit_connect = o->config->audit.connect;
+})
 PROBE_SKELETON(guard_iter, skel->rodata->shard_mask = o->shard_mask)
 PROBE_SKELETON(audit_process, {
 	skel->rodata->audit_exec = o->config->audit.exec;
@@ -93,11 +93,9 @@ static bool task_storage_allowed(const struct config *c)
 #define ROW(n) .name = #n, .open = n##_row_open, .destroy = n##_row_destroy
 
 const struct probe_row probe_rows[] = {
-    {ROW(sock_owner), .hooks = "cgroup/connect4,6 cgroup/bind4,6", .essential = true,
-     .missing = "no socket has an owner without it; cgroup sock_addr programs are Linux 5.10",
-     .programs = {{"own_connect4", PROBE_ATTACH_CGROUP, true, PROBE_TIER_ANY},
-		  {"own_connect6", PROBE_ATTACH_CGROUP, true, PROBE_TIER_ANY},
-		  {"own_bind4", PROBE_ATTACH_CGROUP, true, PROBE_TIER_ANY},
+    {ROW(sock_owner), .hooks = "cgroup/bind4,6", .essential = true,
+     .missing = "no listener has an owner without it; cgroup sock_addr programs are Linux 5.10",
+     .programs = {{"own_bind4", PROBE_ATTACH_CGROUP, true, PROBE_TIER_ANY},
 		  {"own_bind6", PROBE_ATTACH_CGROUP, true, PROBE_TIER_ANY}}},
     {ROW(tcp_conn), .hooks = "sockops cgroup/sock_release tp_btf/inet_sock_set_state",
      .essential = true,
@@ -113,7 +111,7 @@ const struct probe_row probe_rows[] = {
 		  {"request_egress", PROBE_ATTACH_CGROUP, true, PROBE_TIER_ANY},
 		  {"retire_series", PROBE_ATTACH_NONE, false, PROBE_TIER_ANY}}},
     {ROW(guard_connect), .hooks = "cgroup/connect4,6 cgroup/sendmsg4,6", .essential = true,
-     .missing = "no circuit can be counted or enforced without it",
+     .missing = "no connection has an owner without it, and no circuit is counted or enforced",
      .full_takes = "bpf_set_retval in connect hooks (Linux 6.1)", .setting = "kernel.set_retval",
      .full_allowed = set_retval_allowed,
      .programs = {{"guard_connect4", PROBE_ATTACH_CGROUP, true, PROBE_TIER_FULL},
