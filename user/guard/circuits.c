@@ -104,6 +104,13 @@ void guard_drop(struct guard *g, struct entry *e, const char *why)
 	table_remove(&g->circuits, e);
 }
 
+void guard_show_name(const struct guard *g, struct entry *e)
+{
+	const char *name = g->dns ? dns_name_of(g->dns, &e->destination) : NULL;
+
+	snprintf(e->pub.dns_name, sizeof(e->pub.dns_name), "%s", name ? name : "");
+}
+
 bool guard_apply_policy(struct guard *g, struct entry *e)
 {
 	struct policy_subject s = {.workload = e->any ? "" : e->pub.workload,
@@ -112,7 +119,6 @@ bool guard_apply_policy(struct guard *g, struct entry *e)
 				   .destination = e->destination,
 				   .dns = g->dns};
 	const struct policy_entry *match = policy_match(&g->policies, &s);
-	const char *name = g->dns ? dns_name_of(g->dns, &e->destination) : NULL;
 
 	if (policy_is_exact(match) != e->any)
 		return false;
@@ -123,7 +129,7 @@ bool guard_apply_policy(struct guard *g, struct entry *e)
 		 match ? (match->policy->name[0] ? match->policy->name : match->policy->destination)
 		       : "defaults");
 	policy_explain(&g->policies, &s, match, e->pub.match, sizeof(e->pub.match));
-	snprintf(e->pub.dns_name, sizeof(e->pub.dns_name), "%s", name ? name : "");
+	guard_show_name(g, e);
 	return e->pub.mode != KILTER_GUARD_OFF;
 }
 

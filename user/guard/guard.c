@@ -372,14 +372,21 @@ static void run_hooks(struct guard *g)
 /* Names come later than the first connect to them. */
 static void look_at_names(struct guard *g, const struct model *m)
 {
+	struct entry *e;
 	uint64_t generation;
+	uint32_t pos = 0;
 
 	g->dns = model_dns(m);
 	generation = g->dns ? dns_generation(g->dns) : 0;
 	if (generation == g->dns_generation)
 		return;
 	g->dns_generation = generation;
-	guard_apply_policies(g);
+	if (g->policies.names) {
+		guard_apply_policies(g);
+		return;
+	}
+	while ((e = table_next(&g->circuits, &pos)))
+		guard_show_name(g, e);
 }
 
 void guard_tick(struct guard *g, struct model *m, uint64_t boot_ns, uint64_t real_ns)

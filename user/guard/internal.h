@@ -104,6 +104,8 @@ void guard_drop(struct guard *g, struct entry *e, const char *why);
 /* Gives e its policy; false: none concerns it (any more). */
 bool guard_apply_policy(struct guard *g, struct entry *e);
 void guard_add_exact(struct guard *g);
+/* What its destination is called now, to be shown. */
+void guard_show_name(const struct guard *g, struct entry *e);
 /* Every circuit gets its policy anew, or goes. */
 void guard_apply_policies(struct guard *g);
 /* Edges of the model find or make their circuit. */

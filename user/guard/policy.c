@@ -120,6 +120,7 @@ void policy_table_init(struct policy_table *t, const struct config *c)
 		unmap(&e->destination);
 		e->policy = &c->guard.policies[i];
 		read_standby(e->policy, &e->standby);
+		t->names = t->names || e->destination.name[0];
 		e->rank = rank(e->policy, &e->destination);
 		t->count++;
 	}

@@ -26,6 +26,7 @@ struct policy_table {
 	struct policy_entry entries[CONFIG_POLICIES_MAX];
 	unsigned int count;
 	struct kilter_peer standby; /* of guard.defaults */
+	bool names;		    /* some policy asks for a DNS name */
 	struct {
 		struct config_destination at;
 		const char *reason; /* static */
