@@ -75,9 +75,8 @@ static __noinline int dns_seen(struct __sk_buff *skb)
 		return 0;
 	e->len = n;
 	e->pad = 0;
-	/* 1 to KILTER_DNS_BYTES already; the verifier sees it of a register alone. */
-	barrier_var(n);
-	if (n < 1 || n > KILTER_DNS_BYTES || bpf_skb_load_bytes(skb, l3, e->msg, n)) {
+	bound_length(n, KILTER_DNS_BYTES);
+	if (bpf_skb_load_bytes(skb, l3, e->msg, n)) {
 		count_drop(KILTER_DROP_DNS_LOAD);
 		bpf_ringbuf_discard(e, 0);
 		return 0;

@@ -73,6 +73,44 @@ old_connection() {
 	: > /tmp/access.log
 }
 
+passes() { # URL TIMES: how many get through
+	n=0
+	for _ in $(seq "$2"); do curl -s -o /dev/null "$1" && n=$((n + 1)); done
+	echo $n
+}
+
+tier() { # PROBE
+	kilter status -o json | tr '{' '\n' | sed -n "s/.*\"name\":\"$1\".*\"tier\":\"\([a-z]*\)\".*/\1/p"
+}
+
+# A child that has ended and was not waited for has no descriptors.
+alive() { # PID
+	[ -n "$(ls "/proc/$1/fd" 2> /dev/null)" ]
+}
+
+# Limits, the clock on the wall, and the connections of a circuit that opens.
+guarded() { # LABEL
+	[ "$(passes http://127.0.0.2/ 5)" = 3 ]
+	result "$1: a burst of three lets three connects through" $?
+	now=$(date +%s)
+	date -s "@$((now + 3600))" > /dev/null
+	[ "$(passes http://127.0.0.2/ 2)$(passes http://127.0.0.1:9/ 1)" = 00 ] &&
+		kilter circuits | grep -q '127.0.0.1:9 *open'
+	result "$1: a clock that jumps changes nothing" $?
+	date -s "@$((now + 5))" > /dev/null
+	sleep 60 | nc 127.0.0.3 80 > /dev/null &
+	pool=$!
+	sleep 2
+	kilter circuits trip '*->127.0.0.3:80'
+	sleep 3
+	case $(tier guard_iter) in
+	full) ! alive $pool ;;
+	*) alive $pool ;;
+	esac
+	result "$1: connections of an open circuit end where the kernel can end them" $?
+	kill $pool 2> /dev/null
+}
+
 daemon() { # LABEL: the first run has the best tiers, another is told by its environment
 	old_connection
 	/kilter/kilterd --config /etc/kilter/kilter.yaml > /tmp/kilterd.log 2>&1 &
@@ -90,6 +128,7 @@ daemon() { # LABEL: the first run has the best tiers, another is told by its env
 	sleep 2
 	[ "$(metrics | sed -n 's/^kilter_circuit_refused_total{.*} //p' | awk '{ n += $1 } END { print n + 0 }')" = 3 ]
 	result "$1: the sixth connect to what refuses is refused by the kernel" $?
+	guarded "$1"
 	kill -9 $daemon
 	wait $daemon
 	for _ in 1 2 3 4 5; do curl -s -o /dev/null http://127.0.0.1/; done # counted while it is dead
@@ -120,12 +159,14 @@ mkdir -p /etc/kilter
 cat > /etc/kilter/kilter.yaml << C
 guard:
   policies:
-    - {name: dead, mode: enforce, destination: "127.0.0.1:9", consecutive_failures: 5}
+    - {name: dead, mode: enforce, destination: "127.0.0.1:9", consecutive_failures: 5, base_open: 10m, max_open: 10m}
+    - {name: rate, mode: enforce, destination: "127.0.0.2:80", rate_limit: 0.01, burst: 3}
+    - {name: pool, mode: enforce, destination: "127.0.0.3:80", on_open: close_connections}
 C
 nginx -c /kilter/nginx.conf
 daemon best
 export KILTER_KERNEL_SET_RETVAL=false KILTER_KERNEL_TRACING_STORAGE=false KILTER_KERNEL_TASK_STORAGE=false \
-	KILTER_KERNEL_MAP_BATCH=false
+	KILTER_KERNEL_SOCK_DESTROY=false KILTER_KERNEL_MAP_BATCH=false
 daemon lower
 # What the kernel warned of meanwhile is a fault of ours.
 ! dmesg | grep -E "WARNING: |BUG: |run-time allocation"
