@@ -332,7 +332,7 @@ static void on_event(void *ctx, const struct kilter_event *ev)
 	if (ev->type == KILTER_EVENT_DNS) {
 		const struct kilter_event_dns *answer = (const struct kilter_event_dns *)ev;
 
-		dns_answer(model_dns(a->model), answer->msg, answer->len, boot);
+		dns_answer(model_dns(a->model), answer->msg, answer->len);
 		return;
 	}
 	if (trip)
@@ -507,11 +507,11 @@ static void run_switch(struct agent *a, bool release, uint32_t uid, struct comma
 	reply->err = guard_release(a->guard, release, uid);
 	still = guard_released(a->guard);
 	snprintf(reply->message, sizeof(reply->message), "%s",
-		 reply->err
-		     ? release ? "the guard is released already" : "the guard is armed already"
-		 : release ? "nothing is refused on this node until the guard is armed"
-		 : still   ? still
-			   : "the guard is armed");
+		 release      ? reply->err ? "the guard is released already"
+					   : "nothing is refused on this node until the guard is armed"
+		 : still      ? still
+		 : reply->err ? "the guard is armed already"
+			      : "the guard is armed");
 	if (!reply->err)
 		publish_snapshot(a);
 }
@@ -568,6 +568,7 @@ static void run_command(struct agent *a, const struct command_request *req,
 				 : reply->err == -EALREADY ? "it is in that state already"
 				 : reply->err == -EPERM	   ? "its destination is protected"
 				 : reply->err == -EINVAL   ? "a limit is out of range"
+				 : reply->err == -EBUSY	   ? "it is forced: release it first"
 							   : strerror(-reply->err));
 		}
 		return;

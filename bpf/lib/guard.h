@@ -174,8 +174,8 @@ static __always_inline bool guard_ramp_admits(const struct kilter_guard_policy *
  * in the rate when it is admitted.
  */
 static __always_inline __u32 guard_admit(struct kilter_guard_runtime *rt,
-					 const struct kilter_guard_policy *p, bool ramp,
-					 __u64 now_ns, bool *ret_trial)
+					 const struct kilter_guard_policy *p, bool enforce,
+					 bool ramp, __u64 now_ns, bool *ret_trial)
 {
 	bool current = guard_settle(rt, &p->rules, now_ns);
 	bool lease = now_ns < p->lease_until_ns;
@@ -187,7 +187,10 @@ static __always_inline __u32 guard_admit(struct kilter_guard_runtime *rt,
 		rt->arrival_ns = 0;
 		rt->open_peak = rt->open;
 	}
-	arrival = rt->arrival_ns > now_ns ? rt->arrival_ns : now_ns;
+	/* What was let through without a lease, or at another rate, is no debt beyond a burst. */
+	arrival = now_ns + p->rate_tolerance_ns + p->rate_interval_ns;
+	if (rt->arrival_ns < arrival)
+		arrival = rt->arrival_ns > now_ns ? rt->arrival_ns : now_ns;
 	if (lease && p->max_connections && rt->open >= p->max_connections)
 		limit = KILTER_REFUSED_CONNECTIONS;
 	else if (lease && p->rate_interval_ns && arrival - now_ns > p->rate_tolerance_ns)
@@ -195,7 +198,7 @@ static __always_inline __u32 guard_admit(struct kilter_guard_runtime *rt,
 	if (p->rules.state == KILTER_CIRCUIT_CLOSED) {
 		if (current && rt->tripped_ns)
 			return KILTER_REFUSED_OPEN;
-		if (!ramp)
+		if (!ramp && lease)
 			return KILTER_REFUSED_RAMP_UP;
 	} else if (!lease) {
 		rt->lease_expired++;
@@ -208,14 +211,16 @@ static __always_inline __u32 guard_admit(struct kilter_guard_runtime *rt,
 		/* The first trial that fails has given the answer. */
 		if (!current || rt->failures || rt->permits >= p->permits)
 			return KILTER_REFUSED_HALF_OPEN;
-		if (limit == GUARD_ADMITTED) {
+		if (limit == GUARD_ADMITTED || !enforce) {
 			rt->permits++;
 			rt->trials++;
 			rt->permit_ns = now_ns;
 			*ret_trial = true;
 		}
 	}
-	if (limit == GUARD_ADMITTED && p->rate_interval_ns)
+	/* What passes for want of a lease alone takes no place. */
+	if (limit == GUARD_ADMITTED && p->rate_interval_ns &&
+	    arrival - now_ns <= p->rate_tolerance_ns)
 		rt->arrival_ns = arrival + p->rate_interval_ns;
 	return limit;
 }
@@ -258,7 +263,7 @@ static __always_inline enum guard_verdict guard_check(__u32 workload, __u32 peer
 	ret->generation = p->rules.generation;
 
 	bpf_spin_lock(&rt->lock);
-	reason = guard_admit(rt, p, ramp, now_ns, &trial);
+	reason = guard_admit(rt, p, enforce, ramp, now_ns, &trial);
 	if (reason < KILTER_REFUSALS) { /* and never the index of another */
 		redirect = enforce && guard_redirects(p, reason, family);
 		if (redirect)

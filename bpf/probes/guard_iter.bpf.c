@@ -36,6 +36,7 @@ int guard_join(struct bpf_iter__bpf_sk_storage_map *ctx)
 	struct kilter_guard_rules p;
 	struct kilter_guard_runtime *rt;
 	bool counted = false;
+	__u64 now_ns;
 
 	if (!s || !ctx->sk)
 		return 0;
@@ -53,9 +54,12 @@ int guard_join(struct bpf_iter__bpf_sk_storage_map *ctx)
 		s->guard_generation = 0; /* it joins with its next outcome */
 		s->trial_generation = 0;
 	}
+	if (s->counters.workload != counters.workload || s->counters.peer != counters.peer)
+		sock_guard_uncount(s); /* it was another circuit's */
+	now_ns = bpf_ktime_get_boot_ns();
 	bpf_spin_lock(&rt->lock);
 	if (!rt->made_ns)
-		rt->made_ns = 1; /* any number that is none of another life of this entry */
+		rt->made_ns = now_ns;
 	if (s->counted_ns != rt->made_ns) {
 		rt->open++;
 		if (rt->open > rt->open_peak)

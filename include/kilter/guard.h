@@ -19,7 +19,8 @@
  *                             the policy's thresholds, tripped_ns is set and connects are
  *                             refused until tripped_ns + policy.base_open_ns; the daemon
  *                             confirms by publishing the next generation as OPEN.
- *                             From ramp_from_ns on, for ramp_ns, a rising share is let through
+ *                             From ramp_from_ns on, for ramp_ns and while now < lease_until_ns,
+ *                             a rising share is let through
  *   policy.state == HALF_OPEN let through while fewer than policy.permits were given in this
  *                             generation (a permit older than permit_timeout_ns is free
  *                             again), else refuse; valid while now < lease_until_ns
@@ -89,10 +90,10 @@ struct kilter_guard_rules {
 	__u64 base_open_ns;		    /* how long a trip by the kernel alone holds */
 	struct kilter_circuit_key counters; /* {0, 0}: the key of the policy itself */
 	__u32 slow_us;			    /* a request that took longer is slow; 0: none is */
-	__u32 consecutive_failures; /* 0: the kernel never trips for failures in a row */
-	__u16 window_calls;	    /* 0: the kernel trips for no ratio */
-	__u16 minimum_calls;	    /* of them, before a ratio counts */
-	__u16 failure_ratio;	    /* in 1/KILTER_RATIO_ONE; 0: off */
+	__u32 consecutive_failures;	    /* 0: the kernel never trips for failures in a row */
+	__u16 window_calls;		    /* 0: the kernel trips for no ratio */
+	__u16 minimum_calls;		    /* of them, before a ratio counts */
+	__u16 failure_ratio;		    /* in 1/KILTER_RATIO_ONE; 0: off */
 	__u16 slow_ratio;
 	__u16 successes; /* half-open: of trials, then the daemon hears of it at once */
 	__u8 failures;	 /* KILTER_FAIL_ON_* */

@@ -309,6 +309,57 @@ static void an_idle_bucket_gives_its_burst_and_no_more(void **state)
 	close(listener);
 }
 
+/* Without a lease everything passes, and nobody pays for it when the daemon is back. */
+static void a_bucket_owes_no_more_than_its_burst(void **state)
+{
+	struct kilter_guard_policy p = limited(KILTER_GUARD_ENFORCE);
+	uint16_t port = 0;
+	int listener = listen_on(AF_INET, &port);
+	struct dest d = dest_v4(port);
+
+	(void)state;
+	p.rate_interval_ns = NS_PER_SEC;
+	p.rate_tolerance_ns = 9 * p.rate_interval_ns;
+	p.lease_until_ns = clock_boot_ns();
+	tell(&d, &p);
+	for (int i = 0; i < 100; i++) {
+		assert_int_equal(try_connect(&d, NULL), 0);
+		arrives(listener, 0);
+	}
+	assert_true(counters(&d).arrival_ns <=
+		    clock_boot_ns() + p.rate_tolerance_ns + p.rate_interval_ns);
+	p.lease_until_ns = clock_boot_ns() + ENOUGH;
+	tell(&d, &p);
+	assert_int_equal(try_connect(&d, NULL), REFUSED);
+	/* A faster rate is not held up by what the slower one used up. */
+	p.rate_interval_ns = NS_PER_MS;
+	p.rate_tolerance_ns = 9 * p.rate_interval_ns;
+	tell(&d, &p);
+	usleep(20000);
+	assert_int_equal(try_connect(&d, NULL), 0);
+	forget(&d);
+	close(listener);
+}
+
+static void watching_a_full_bulkhead_still_tries(void **state)
+{
+	struct kilter_guard_policy p = policy(KILTER_CIRCUIT_HALF_OPEN, KILTER_GUARD_OBSERVE);
+	uint16_t port = 0;
+	int listener = listen_on(AF_INET, &port), fd;
+	struct dest d = dest_v4(port);
+
+	(void)state;
+	p.max_connections = 1;
+	tell(&d, &p);
+	assert_int_equal(try_connect(&d, &fd), 0);
+	assert_int_equal(try_connect(&d, NULL), 0);
+	assert_int_equal(counters(&d).trials, 2);
+	assert_int_equal(counters(&d).would_refuse[KILTER_REFUSED_CONNECTIONS], 1);
+	close(fd);
+	forget(&d);
+	close(listener);
+}
+
 /* --- bulkhead --- */
 
 #define LIMIT 6
@@ -527,6 +578,7 @@ static int passed_at(const struct dest *d, uint64_t percent)
 	struct kilter_guard_policy p = policy(KILTER_CIRCUIT_CLOSED, KILTER_GUARD_ENFORCE);
 	int passed = 0;
 
+	p.lease_until_ns = clock_boot_ns() + ENOUGH;
 	/* So long that the test itself takes no share of it; as long as this machine has run. */
 	p.ramp_ns = clock_boot_ns() / 2;
 	p.ramp_from_ns = clock_boot_ns() - p.ramp_ns / 100 * percent;
@@ -644,6 +696,8 @@ static int run(const char *name)
 	    cmocka_unit_test(a_failure_is_what_the_list_of_statuses_says),
 	    cmocka_unit_test(ids_of_one_caller_share_what_is_counted),
 	    cmocka_unit_test(an_idle_bucket_gives_its_burst_and_no_more),
+	    cmocka_unit_test(a_bucket_owes_no_more_than_its_burst),
+	    cmocka_unit_test(watching_a_full_bulkhead_still_tries),
 	    cmocka_unit_test(open_connections_are_counted_through_every_end),
 	    cmocka_unit_test(a_reset_by_the_server_ends_it),
 	    cmocka_unit_test(connects_that_come_to_nothing_hold_no_place),

@@ -386,6 +386,135 @@ static void the_kernel_is_believed_when_the_state_file_fell_behind(void **state)
 	assert_int_equal(circuit(UPSTREAM).generation, p.rules.generation);
 }
 
+static uint32_t kernel_switch(void)
+{
+	uint32_t which = KILTER_SWITCH_OFF, value = 99;
+
+	assert_int_equal(bpf_map_lookup_elem(t.maps.switch_fd, &which, &value), 0);
+	return value;
+}
+
+static void the_release_file_releases_while_it_is_there_and_no_longer(void **state)
+{
+	FILE *f;
+
+	(void)state;
+	snprintf(t.config.guard.release_file, sizeof(t.config.guard.release_file),
+		 "/tmp/kilter-guard-release-%d", getpid());
+	add_policy("*", "10.0.0.1:80", KILTER_GUARD_ENFORCE);
+	start_guard();
+	tick(1);
+	assert_null(guard_released(t.guard));
+	f = fopen(t.config.guard.release_file, "we");
+	assert_non_null(f);
+	fclose(f);
+	tick(1);
+	assert_non_null(guard_released(t.guard));
+	assert_string_equal(t.action, "guard-release");
+	assert_int_not_equal(kernel_switch(), 0);
+	assert_int_equal(circuit(UPSTREAM).mode, KILTER_GUARD_OBSERVE);
+	guard_free(&t.guard); /* a restart does not make it somebody's wish */
+	start_guard();
+	assert_non_null(guard_released(t.guard));
+	unlink(t.config.guard.release_file);
+	tick(1);
+	assert_null(guard_released(t.guard));
+	assert_string_equal(t.action, "guard-arm");
+	assert_int_equal(kernel_switch(), 0);
+	assert_int_equal(circuit(UPSTREAM).mode, KILTER_GUARD_ENFORCE);
+
+	/* By hand it stays, and so does what others wrote into the kernel. */
+	assert_int_equal(guard_release(t.guard, true, 0), 0);
+	assert_int_equal(guard_release(t.guard, true, 0), -EALREADY);
+	guard_free(&t.guard);
+	start_guard();
+	assert_non_null(guard_released(t.guard));
+	assert_int_equal(guard_release(t.guard, false, 0), 0);
+	assert_int_equal(kernel_switch(), 0);
+	assert_int_equal(bpf_map_update_elem(t.maps.switch_fd, &(uint32_t){KILTER_SWITCH_OFF},
+					     &(uint32_t){1}, BPF_ANY),
+			 0);
+	tick(1);
+	assert_non_null(guard_released(t.guard));
+}
+
+static void what_was_set_by_hand_is_not_forgotten_when_nobody_calls(void **state)
+{
+	const struct guard_limits limits = {.rate_limit = 5, .burst = 2, .max_connections = 7};
+	const struct guard_limits less = {.rate_limit = -1, .max_connections = 3};
+
+	(void)state;
+	start_guard();
+	add_edge(CALLER, "curl", "10.0.0.9", 80);
+	add_edge(CALLER, "curl", "10.0.0.8", 80);
+	tick(1);
+	assert_int_equal(
+	    guard_manual(t.guard, "curl->10.0.0.9:80", GUARD_LIMIT_SET, &limits, 0, t.now, t.now),
+	    0);
+	assert_int_equal(
+	    guard_manual(t.guard, "curl->10.0.0.8:80", GUARD_DISABLE, NULL, 0, t.now, t.now), 0);
+	guard_free(&t.guard);
+	model_free(&t.model);
+	assert_int_equal(model_new(&t.model, &t.config), 0);
+	start_guard();
+	for (int i = 0; i < 20; i++)
+		tick(10);
+	assert_int_equal(circuits(), 2);
+	assert_int_equal(circuit("curl->10.0.0.9:80").limits.max_connections, 7);
+	assert_int_equal(circuit("curl->10.0.0.8:80").mode, KILTER_GUARD_OFF);
+	/* What is not given stays as it is. */
+	assert_int_equal(
+	    guard_manual(t.guard, "curl->10.0.0.9:80", GUARD_LIMIT_SET, &less, 0, t.now, t.now), 0);
+	assert_int_equal(circuit("curl->10.0.0.9:80").limits.max_connections, 3);
+	assert_int_equal(circuit("curl->10.0.0.9:80").limits.burst, 2);
+	assert_true(circuit("curl->10.0.0.9:80").limits.rate_limit == 5);
+}
+
+static void forced_closed_takes_back_what_the_kernel_did(void **state)
+{
+	uint32_t id = peer_id("10.0.0.1", 80);
+	struct kilter_guard_policy before, p;
+
+	(void)state;
+	add_policy("*", "10.0.0.1:80", KILTER_GUARD_ENFORCE);
+	start_guard();
+	tick(1);
+	assert_true(in_kernel(0, id, &before));
+	runtime(0, id,
+		&(struct kilter_guard_runtime){.generation = before.rules.generation,
+					       .tripped_ns = t.now,
+					       .total_failures = 5,
+					       .trips = 1});
+	assert_int_equal(guard_manual(t.guard, UPSTREAM, GUARD_FORCE_CLOSED, NULL, 0, t.now, t.now),
+			 0);
+	assert_true(in_kernel(0, id, &p));
+	assert_int_equal(p.rules.state, KILTER_CIRCUIT_CLOSED);
+	assert_true(p.rules.generation > before.rules.generation);
+	assert_int_equal(p.rules.consecutive_failures, 0);
+	assert_int_equal(guard_manual(t.guard, UPSTREAM, GUARD_TRIP, NULL, 0, t.now, t.now),
+			 -EBUSY);
+}
+
+/* A unit that is restarted has another id each time; a caller must not run out of them. */
+static void the_latest_ids_of_a_caller_are_guarded(void **state)
+{
+	uint32_t id = peer_id("10.0.0.9", 80);
+	struct kilter_guard_policy p;
+
+	(void)state;
+	start_guard();
+	for (uint32_t i = 0; i < 30; i++) {
+		add_edge(1000 + i, "curl", "10.0.0.9", 80);
+		tick(1);
+		assert_true(in_kernel(1000 + i, id, &p));
+		assert_int_equal(p.rules.counters.workload, 1000); /* where it began */
+	}
+	assert_int_equal(circuits(), 1);
+	assert_true(in_kernel(1000, id, &p));
+	assert_true(in_kernel(1000 + 22, id, &p));
+	assert_false(in_kernel(1000 + 21, id, &p));
+}
+
 static void the_record_of_an_older_generation_moves_nothing(void **state)
 {
 	struct kilter_event_trip ev = {.key.peer = peer_id("10.0.0.1", 80)};
@@ -778,6 +907,10 @@ int main(void)
 	    TEST(a_trip_of_the_kernel_is_confirmed_with_a_lease_and_told),
 	    TEST(a_trip_whose_record_was_lost_is_found_by_the_tick),
 	    TEST(nobody_is_refused_for_a_policy_that_is_gone),
+	    TEST(the_latest_ids_of_a_caller_are_guarded),
+	    TEST(forced_closed_takes_back_what_the_kernel_did),
+	    TEST(what_was_set_by_hand_is_not_forgotten_when_nobody_calls),
+	    TEST(the_release_file_releases_while_it_is_there_and_no_longer),
 	    TEST(the_kernel_is_believed_when_the_state_file_fell_behind),
 	    TEST(the_record_of_an_older_generation_moves_nothing),
 	    TEST(an_open_circuit_is_open_after_a_restart_until_its_time),

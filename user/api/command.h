@@ -36,8 +36,9 @@ struct command_request {
 	char target[228]; /* circuit name, NUL-terminated */
 	char request_id[64];
 	/* COMMAND_LIMIT_SET */
-	double rate_limit; /* connects a second; 0: none */
-	uint32_t burst, max_connections;
+	double rate_limit;	  /* connects a second; 0: none; under 0: as it is */
+	uint32_t burst;		  /* 0: as it is */
+	uint32_t max_connections; /* 0: none; UINT32_MAX: as it is */
 };
 
 struct command_reply {

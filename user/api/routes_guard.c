@@ -11,7 +11,6 @@
 
 _Static_assert(offsetof(struct snap_circuit, name) == 0, "see read_one()");
 
-#define BURST	  10u /* of a limit that is set without one */
 #define LIMIT_MAX 1000000u
 
 static const char *const reasons[] = {
@@ -211,10 +210,12 @@ void api_post_limit(struct api_request *r, struct api_reply *reply)
 					    {"/reset", COMMAND_LIMIT_RESET}};
 	struct command_request *q = &reply->command;
 
-	q->burst = BURST;
+	q->rate_limit = -1; /* what is not given stays as it is */
+	q->max_connections = UINT32_MAX;
 	if (!strcmp(strrchr(r->path, '/'), "/set")) {
-		if (!r->rate_limit && !r->max_connections) {
-			api_problem(reply, 400, "?rate_limit or ?max_connections is expected");
+		if (!r->rate_limit && !r->burst && !r->max_connections) {
+			api_problem(reply, 400,
+				    "?rate_limit, ?burst or ?max_connections is expected");
 			return;
 		}
 		if (r->rate_limit && !parse_rate(r->rate_limit, &q->rate_limit)) {

@@ -204,6 +204,7 @@ void guard_on_edge(void *guard, const struct model_edge *edge)
 	}
 	e->edge = edge;
 	e->edge_ns = g->now_ns;
-	for (unsigned int i = 0; i < SYNC_KEYS_MAX && edge->workload_ids[i]; i++)
+	guard_drop_old_keys(g, e, edge);
+	for (unsigned int i = 0; i < SYNC_KEYS_MAX - 1 && edge->workload_ids[i]; i++)
 		guard_add_key(g, e, edge->workload_ids[i], edge->peer);
 }

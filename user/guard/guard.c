@@ -21,8 +21,6 @@
 #define FORGET_NS (60 * NS_PER_SEC)  /* an edge that the model dropped: then its circuit goes */
 #define SWEEP_NS  (600 * NS_PER_SEC) /* kernel entries that nobody owns are looked for */
 #define SETTLE_NS (120 * NS_PER_SEC) /* after start: entries may still find their owner */
-#define CLOSE_PASSES \
-	2 /* over the sockets; a connect under way may be established after the first */
 
 const char *guard_state_str(enum kilter_circuit_state s)
 {
@@ -153,6 +151,10 @@ static void step(struct guard *g, struct entry *e, const struct model *m)
 		e->pub.generation = sync_next_generation(&g->sync);
 	if (m)
 		read_edge(e, p, m, &in);
+	/* What is held or forced closed takes back what the kernel did by itself a moment before.
+	 */
+	if (in.kernel_tripped && (e->c.held || circuit_forced(&e->c, p) != CIRCUIT_AUTO))
+		e->pub.generation = sync_next_generation(&g->sync);
 	switch (circuit_step(&e->c, p, &in)) {
 	case CIRCUIT_MOVED:
 		moved(g, e, from);
@@ -183,12 +185,26 @@ static void announce_switch(const struct guard *g, const char *reason, uint32_t 
 	});
 }
 
+/* The kernel asks only whether it is 0; a later start asks who turned it. */
+enum {
+	SWITCH_ARMED,
+	SWITCH_BY_HAND,
+	SWITCH_BY_FILE
+};
+
+static uint32_t wanted_switch(const struct guard *g)
+{
+	if (g->released_by_hand)
+		return SWITCH_BY_HAND;
+	return g->released_by_file ? SWITCH_BY_FILE : SWITCH_ARMED;
+}
+
 static void write_switch(struct guard *g)
 {
-	bool on = g->released_by_hand || g->released_by_file;
+	uint32_t value = wanted_switch(g);
 
-	if (!sync_switch(&g->sync, KILTER_SWITCH_OFF, on))
-		g->switch_on = on;
+	if (!sync_switch(&g->sync, KILTER_SWITCH_OFF, value))
+		g->switched = value;
 }
 
 /* The file that comes or goes, and others who write the kernel's switch. */
@@ -196,10 +212,10 @@ static void look_at_switch(struct guard *g)
 {
 	const char *file = g->config.guard.release_file;
 	bool there = file[0] && !access(file, F_OK);
-	uint32_t value = g->switch_on;
+	uint32_t value = g->switched;
 
-	if (!sync_switch_read(&g->sync, KILTER_SWITCH_OFF, &value) && !!value != g->switch_on) {
-		g->switch_on = value;
+	if (!sync_switch_read(&g->sync, KILTER_SWITCH_OFF, &value) && !value != !g->switched) {
+		g->switched = value;
 		g->released_by_hand = value;
 		g->changed = true;
 		announce_switch(g,
@@ -214,7 +230,7 @@ static void look_at_switch(struct guard *g)
 		snprintf(reason, sizeof(reason), "%s %s", file, there ? "is there" : "is gone");
 		announce_switch(g, reason, UINT32_MAX);
 	}
-	if (g->switch_on != (g->released_by_hand || g->released_by_file))
+	if (g->switched != wanted_switch(g))
 		write_switch(g);
 }
 
@@ -287,8 +303,8 @@ int guard_new(struct guard **ret, const struct config *c, const struct guard_map
 	guard_load(g);
 	/* What was released stays so, whoever said it: the file of our state, or the kernel. */
 	if (!sync_switch_read(&g->sync, KILTER_SWITCH_OFF, &on))
-		g->switch_on = on;
-	g->released_by_hand = g->sync.released || on;
+		g->switched = on;
+	g->released_by_hand = g->sync.released || (on && on != SWITCH_BY_FILE);
 	g->released_by_file =
 	    g->config.guard.release_file[0] && !access(g->config.guard.release_file, F_OK);
 	write_switch(g);
@@ -353,8 +369,8 @@ static void connections_ended(int n)
 /* What concerns connections, after the kernel has heard of every circuit. */
 static void run_hooks(struct guard *g)
 {
-	if (g->newcomers) {
-		g->newcomers = false;
+	if (g->join_passes) {
+		g->join_passes--;
 		if (g->hooks.join) {
 			g->joins++;
 			g->hooks.join(g->hooks.ctx);
@@ -389,6 +405,12 @@ static void look_at_names(struct guard *g, const struct model *m)
 		guard_show_name(g, e);
 }
 
+/* What somebody has set stays until somebody takes it back. */
+static bool by_hand(const struct entry *e)
+{
+	return e->c.held || e->c.forced != CIRCUIT_AUTO || e->limits_set;
+}
+
 void guard_tick(struct guard *g, struct model *m, uint64_t boot_ns, uint64_t real_ns)
 {
 	struct entry *e;
@@ -402,7 +424,7 @@ void guard_tick(struct guard *g, struct model *m, uint64_t boot_ns, uint64_t rea
 	while ((e = table_next(&g->circuits, &pos))) {
 		if (e->any && !e->checked_peer)
 			guard_check_peer(g, e, m);
-		if (!e->any && boot_ns - e->edge_ns > FORGET_NS && !e->c.held &&
+		if (!e->any && boot_ns - e->edge_ns > FORGET_NS && !by_hand(e) &&
 		    e->c.state != KILTER_CIRCUIT_OPEN) {
 			guard_drop(g, e, "nobody calls it any more");
 			continue;
@@ -476,9 +498,9 @@ void guard_kernel_trip(struct guard *g, const struct kilter_event_trip *ev, uint
 
 /* --- by hand --- */
 
-static bool limits_valid(const struct guard_limits *l)
+bool guard_limits_valid(const struct guard_limits *l)
 {
-	return l && l->rate_limit >= 0 && l->rate_limit <= GUARD_RATE_MAX && l->burst >= 1 &&
+	return l->rate_limit >= 0 && l->rate_limit <= GUARD_RATE_MAX && l->burst >= 1 &&
 	       l->burst <= 1000000 && l->max_connections <= 1000000;
 }
 
@@ -487,8 +509,12 @@ static int act(struct guard *g, struct entry *e, enum guard_action action,
 	       const struct guard_limits *limits, const char *who)
 {
 	const struct config_policy *p = guard_config_of(g, e);
+	struct guard_limits wanted;
 	bool done = false;
 
+	if ((action == GUARD_TRIP || action == GUARD_RESET) &&
+	    circuit_forced(&e->c, p) != CIRCUIT_AUTO)
+		return -EBUSY;
 	switch (action) {
 	case GUARD_TRIP:
 		if (e->protected)
@@ -502,6 +528,8 @@ static int act(struct guard *g, struct entry *e, enum guard_action action,
 		done = circuit_hold(&e->c, true);
 		break;
 	case GUARD_RELEASE:
+		if (e->c.forced == CIRCUIT_DISABLED)
+			g->join_passes = JOIN_PASSES; /* what was connected meanwhile */
 		done = circuit_hold(&e->c, false);
 		done = circuit_force(&e->c, CIRCUIT_AUTO) || done;
 		break;
@@ -517,11 +545,20 @@ static int act(struct guard *g, struct entry *e, enum guard_action action,
 		done = circuit_force(&e->c, CIRCUIT_DISABLED);
 		break;
 	case GUARD_LIMIT_SET:
-		if (!limits_valid(limits))
+		if (!limits)
+			return -EINVAL;
+		wanted = guard_limits_of(g, e);
+		if (limits->rate_limit >= 0)
+			wanted.rate_limit = limits->rate_limit;
+		if (limits->burst)
+			wanted.burst = limits->burst;
+		if (limits->max_connections != GUARD_LIMIT_KEEP)
+			wanted.max_connections = limits->max_connections;
+		if (!guard_limits_valid(&wanted))
 			return -EINVAL;
 		if (e->protected)
 			return -EPERM;
-		e->limits = *limits;
+		e->limits = wanted;
 		e->limits_set = true;
 		done = true;
 		break;
@@ -568,11 +605,13 @@ int guard_manual(struct guard *g, const char *name, enum guard_action action,
 		why = "its destination is protected";
 	else if (err == -EINVAL)
 		why = "a limit is out of range";
+	else if (err == -EBUSY)
+		why = "it is forced: release it first";
 	else if (err)
 		why = "it is in that state already";
 	else if (action == GUARD_LIMIT_SET) {
 		snprintf(reason, sizeof(reason), "rate_limit %g, burst %u, max_connections %u",
-			 limits->rate_limit, limits->burst, limits->max_connections);
+			 e->limits.rate_limit, e->limits.burst, e->limits.max_connections);
 		why = reason;
 	}
 	bus_publish(&(struct bus_event){

@@ -35,10 +35,12 @@ struct guard_hooks {
 
 #define GUARD_RATE_MAX 1e6 /* connects a second */
 
+#define GUARD_LIMIT_KEEP UINT32_MAX
+
 struct guard_limits {
-	double rate_limit; /* connects a second; 0: none */
-	uint32_t burst;
-	uint32_t max_connections; /* 0: none */
+	double rate_limit;	  /* connects a second; 0: none. Of a command, under 0: as it is */
+	uint32_t burst;		  /* of a command, 0: as it is */
+	uint32_t max_connections; /* 0: none. Of a command, GUARD_LIMIT_KEEP: as it is */
 };
 
 /* A circuit as it is shown. name: "<caller or *>-><destination>", for example
@@ -100,8 +102,8 @@ enum guard_action {
 	GUARD_LIMIT_SET,
 	GUARD_LIMIT_RESET, /* back to the policy's, and its bucket is full again */
 };
-/* By hand. -ENOENT no such circuit, -EALREADY, -EPERM protected. Audited through the bus. limits:
- * of GUARD_LIMIT_SET. */
+/* By hand. -ENOENT no such circuit, -EALREADY, -EPERM protected, -EBUSY forced. Audited through the
+ * bus. limits: of GUARD_LIMIT_SET. */
 int guard_manual(struct guard *g, const char *name, enum guard_action action,
 		 const struct guard_limits *limits, uint32_t uid, uint64_t boot_ns,
 		 uint64_t real_ns);

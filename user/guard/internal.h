@@ -20,8 +20,12 @@
 
 #define GUARD_WITHOUT_POLICY "no policy concerns it any more"
 #define GUARD_STATS	     5
+/* Over the sockets: a connect under way at the first pass may be established at the second. */
+#define JOIN_PASSES  2
+#define CLOSE_PASSES 2
 
-_Static_assert(SYNC_KEYS_MAX == sizeof(((struct model_edge *)0)->workload_ids) / sizeof(uint32_t),
+_Static_assert(SYNC_KEYS_MAX ==
+		   1 + sizeof(((struct model_edge *)0)->workload_ids) / sizeof(uint32_t),
 	       "a key for each id of an edge's caller");
 
 struct kernel_key { /* what the guard has in the kernel, by its key there */
@@ -76,11 +80,12 @@ struct guard {
 	uint32_t open;		    /* circuits that are not closed */
 	uint32_t destinations_open; /* destinations with such a circuit */
 	uint64_t joins;		    /* how often connections were looked for */
-	bool newcomers;		    /* keys were added: open connections may belong to them */
-	unsigned int close_passes;  /* to come, since a circuit opened that ends its connections */
-	bool changed;		    /* the state file is behind */
+	unsigned int
+	    join_passes; /* to come: keys were added, open connections may belong to them */
+	unsigned int close_passes; /* to come, since a circuit opened that ends its connections */
+	bool changed;		   /* the state file is behind */
 	bool released_by_hand, released_by_file;
-	bool switch_on; /* as we have written it */
+	uint32_t switched; /* the kernel's switch as we know it */
 	struct guard_hooks hooks;
 	struct selfstat stats[GUARD_STATS];
 };
@@ -92,6 +97,8 @@ void guard_tell_kernel(struct guard *g, struct entry *e);
 /* What happened since the last look. */
 void guard_read_kernel(struct guard *g, struct entry *e, struct circuit_input *in);
 bool guard_add_key(struct guard *g, struct entry *e, uint32_t workload, uint32_t peer);
+/* Keys of ids that the caller does not use any more, but for the first: what it counts goes on. */
+void guard_drop_old_keys(struct guard *g, struct entry *e, const struct model_edge *edge);
 void guard_drop_keys(struct guard *g, struct entry *e);
 /* Another destination may have taken the integer that ours hashes to: see kilter/identity.h. */
 void guard_check_peer(struct guard *g, struct entry *e, const struct model *m);
@@ -113,6 +120,8 @@ void guard_on_edge(void *guard, const struct model_edge *edge);
 /* Before and after a change of e's state: keeps the counts of what is open. */
 void guard_count_state(struct guard *g, struct entry *e, enum kilter_circuit_state from);
 void guard_announce(const struct entry *e, enum kilter_circuit_state from, const char *outcome);
+
+bool guard_limits_valid(const struct guard_limits *l);
 
 /* restore.c */
 void guard_load(struct guard *g);

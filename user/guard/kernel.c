@@ -6,7 +6,8 @@
 #include "core/clock.h"
 #include "guard/internal.h"
 
-#define SOON_NS NS_PER_SEC /* open in the kernel for no reason we know */
+#define SOON_NS		  NS_PER_SEC /* open in the kernel for no reason we know */
+#define RATE_INTERVAL_MAX 1e12	     /* ns: a million times it, the longest burst, is within 2^63 */
 
 const struct config_policy *guard_config_of(const struct guard *g, const struct entry *e)
 {
@@ -67,20 +68,25 @@ static void desired(const struct guard *g, const struct entry *e, struct kilter_
 	ret->permits = p->half_open_permits;
 	ret->close_connections = p->close_connections;
 	memcpy(ret->statuses, p->failures.statuses, sizeof(ret->statuses));
-	if (p->ramp_up_ns && e->c.ramp_ns) {
+	if (p->ramp_up_ns && e->c.ramp_ns && g->now_ns < e->c.ramp_ns + p->ramp_up_ns &&
+	    circuit_forced(&e->c, p) == CIRCUIT_AUTO) {
 		ret->ramp_from_ns = e->c.ramp_ns;
 		ret->ramp_ns = p->ramp_up_ns;
 	}
 	if (limits.rate_limit > 0) {
-		ret->rate_interval_ns = (__u64)llround(1e9 / limits.rate_limit);
+		ret->rate_interval_ns =
+		    (__u64)llround(fmin(1e9 / limits.rate_limit, RATE_INTERVAL_MAX));
 		ret->rate_tolerance_ns =
 		    ret->rate_interval_ns * (limits.burst ? limits.burst - 1 : 0);
 	}
 	ret->max_connections = limits.max_connections;
 	ret->limits_epoch = e->limits_epoch;
 	ret->standby = e->policy ? e->policy->standby : g->policies.standby;
+	if (!memcmp(&ret->standby, &e->destination, sizeof(ret->standby)))
+		memset(&ret->standby, 0, sizeof(ret->standby)); /* it would lead to where it is */
 	/* What refuses needs a lease; a closed circuit without limits does not. */
-	if (e->c.state != KILTER_CIRCUIT_CLOSED || ret->rate_interval_ns || ret->max_connections)
+	if (e->c.state != KILTER_CIRCUIT_CLOSED || ret->rate_interval_ns || ret->max_connections ||
+	    ret->ramp_ns)
 		ret->lease_until_ns = g->now_ns + g->config.guard.lease_ns;
 }
 
@@ -90,6 +96,9 @@ void guard_tell_kernel(struct guard *g, struct entry *e)
 	bool same;
 
 	desired(g, e, &p);
+	if (e->written.rate_interval_ns && (e->written.rate_interval_ns != p.rate_interval_ns ||
+					    e->written.rate_tolerance_ns != p.rate_tolerance_ns))
+		p.limits_epoch = ++e->limits_epoch; /* what the old rate used up is nothing to it */
 	same = !memcmp(&p, &e->written, sizeof(p));
 	e->written = p;
 	e->pub.lease_until_boot_ns = p.lease_until_ns;
@@ -198,7 +207,7 @@ static bool new_key(struct guard *g, struct entry *e, const struct kilter_circui
 	}
 	k->circuit = e->node.number;
 	e->keys[e->keys_count++] = k;
-	g->newcomers = true;
+	g->join_passes = JOIN_PASSES;
 	return true;
 }
 
@@ -214,6 +223,27 @@ bool guard_add_key(struct guard *g, struct entry *e, uint32_t workload, uint32_t
 			new_key(g, e, &p.rules.counters);
 	}
 	return new_key(g, e, &key);
+}
+
+static bool is_used(const struct model_edge *edge, const struct kilter_circuit_key *key)
+{
+	for (unsigned int i = 0; i < SYNC_KEYS_MAX - 1 && edge->workload_ids[i]; i++)
+		if (edge->workload_ids[i] == key->workload)
+			return true;
+	return false;
+}
+
+void guard_drop_old_keys(struct guard *g, struct entry *e, const struct model_edge *edge)
+{
+	for (unsigned int i = 1; i < e->keys_count; i++) {
+		struct kernel_key *k = e->keys[i];
+
+		if (is_used(edge, &k->key))
+			continue;
+		sync_remove(&g->sync, &k->key);
+		table_remove(&g->keys, k);
+		e->keys[i--] = e->keys[--e->keys_count];
+	}
 }
 
 void guard_drop_keys(struct guard *g, struct entry *e)

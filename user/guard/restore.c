@@ -31,7 +31,7 @@ static void restore(void *ctx, const struct sync_record *r)
 	e->c.forced = r->forced < CIRCUIT_FORCES ? (enum circuit_force)r->forced : CIRCUIT_AUTO;
 	e->c.opens = r->opens < CIRCUIT_OPENS_MAX ? r->opens : CIRCUIT_OPENS_MAX;
 	e->c.decay_ns = g->now_ns + guard_config_of(g, e)->window_ns;
-	e->limits_set = r->limits_set;
+	e->limits_set = r->limits_set && guard_limits_valid(&r->limits);
 	e->limits = r->limits;
 	/* A kernel that is further than the file was told last: the disk was full, or the daemon
 	 * was killed between the two. Else the file knows better: it knows until when. */

@@ -24,12 +24,12 @@ struct entry {
 	struct table_node node;
 	struct address address;
 	unsigned int count, next; /* names in use; where the next one goes */
-	uint64_t named_ns;
 	char names[DNS_NAMES_MAX][DNS_NAME_LEN];
 };
 
 struct dns {
 	struct table addresses;
+	uint32_t hand; /* of the clock: whose turn it is to go */
 	uint64_t generation, answers, malformed, evicted;
 	struct selfstat stats[3];
 };
@@ -90,21 +90,22 @@ void dns_free(struct dns **dp)
 	*dp = NULL;
 }
 
+/* Nothing is searched for: a message may bring many addresses, and anybody may bring messages. */
 static void evict(struct dns *d)
 {
-	struct entry *e, *oldest = NULL;
-	uint32_t pos = 0;
+	struct entry *e = table_next(&d->addresses, &d->hand);
 
-	while ((e = table_next(&d->addresses, &pos)))
-		if (!oldest || e->named_ns < oldest->named_ns)
-			oldest = e;
-	if (oldest) {
-		table_remove(&d->addresses, oldest);
+	if (!e) {
+		d->hand = 0;
+		e = table_next(&d->addresses, &d->hand);
+	}
+	if (e) {
+		table_remove(&d->addresses, e);
 		d->evicted++;
 	}
 }
 
-static void add_name(struct dns *d, const struct address *a, const char *name, uint64_t now_ns)
+static void add_name(struct dns *d, const struct address *a, const char *name)
 {
 	struct entry *e = table_find(&d->addresses, a);
 
@@ -114,7 +115,6 @@ static void add_name(struct dns *d, const struct address *a, const char *name, u
 		e = table_add(&d->addresses, a);
 	if (!e)
 		return;
-	e->named_ns = now_ns;
 	for (unsigned int i = 0; i < e->count; i++)
 		if (!strcmp(e->names[i], name))
 			return;
@@ -160,7 +160,7 @@ static bool rr_address(const ns_rr *rr, struct address *ret)
 	return true;
 }
 
-int dns_answer(struct dns *d, const unsigned char *msg, size_t len, uint64_t now_ns)
+int dns_answer(struct dns *d, const unsigned char *msg, size_t len)
 {
 	char asked[DNS_NAME_LEN], owner[DNS_NAME_LEN];
 	int taken = 0;
@@ -174,7 +174,7 @@ int dns_answer(struct dns *d, const unsigned char *msg, size_t len, uint64_t now
 	}
 	if (!clean_name(ns_rr_name(rr), asked))
 		return 0;
-	for (int i = 0; i < ns_msg_count(m, ns_s_an); i++) {
+	for (int i = 0; i < ns_msg_count(m, ns_s_an) && taken < DNS_ANSWER_MAX; i++) {
 		struct address a;
 
 		if (ns_parserr(&m, ns_s_an, i, &rr)) {
@@ -183,9 +183,9 @@ int dns_answer(struct dns *d, const unsigned char *msg, size_t len, uint64_t now
 		}
 		if (!rr_address(&rr, &a))
 			continue;
-		add_name(d, &a, asked, now_ns);
+		add_name(d, &a, asked);
 		if (clean_name(ns_rr_name(rr), owner) && strcmp(owner, asked))
-			add_name(d, &a, owner, now_ns); /* behind a CNAME */
+			add_name(d, &a, owner); /* behind a CNAME */
 		taken++;
 	}
 	d->answers += taken > 0;

@@ -2,7 +2,7 @@
 /*
  * What addresses are called: the node's own DNS answers (RFC 1035), as its sockets received them.
  * An address keeps its names beyond their time to live, for connections outlive it; when
- * there is no room, the address that was named longest ago goes, and is counted.
+ * there is no room, one goes, whichever comes next in turn, and is counted.
  */
 #ifndef KILTER_MODEL_DNS_H
 #define KILTER_MODEL_DNS_H
@@ -16,14 +16,15 @@
 #define DNS_ADDRESSES_MAX 16384
 #define DNS_NAMES_MAX	  4 /* of one address: the latest */
 #define DNS_NAME_LEN	  128
+#define DNS_ANSWER_MAX	  32 /* addresses that are taken from one message */
 
 struct dns;
 int dns_new(struct dns **ret);
 void dns_free(struct dns **d);
 /* One message as it came over UDP: an attacker may have written it. Takes the addresses of an
- * answer for names of the question, over CNAMEs. Returns how many, or -EINVAL: no answer that
- * can be read (counted). */
-int dns_answer(struct dns *d, const unsigned char *msg, size_t len, uint64_t now_ns);
+ * answer for names of the question, over CNAMEs, at most DNS_ANSWER_MAX. Returns how many, or
+ * -EINVAL: no answer that can be read (counted). */
+int dns_answer(struct dns *d, const unsigned char *msg, size_t len);
 /* Is the address of p, whatever the port, called by a name that the glob (fnmatch(3), lower case)
  * matches? */
 bool dns_is_called(const struct dns *d, const struct kilter_peer *p, const char *glob);

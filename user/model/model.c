@@ -449,6 +449,17 @@ static void edge_resolve(struct model *m, struct edge *e)
 	e->pub.callee = w ? &w->pub : NULL;
 }
 
+/* To the front; what was in front of it moves back by one, and the last one goes when it is new. */
+static void id_used(uint32_t *ids, unsigned int n, uint32_t id)
+{
+	unsigned int at = 0;
+
+	while (at < n - 1 && ids[at] && ids[at] != id)
+		at++;
+	memmove(ids + 1, ids, at * sizeof(*ids));
+	ids[0] = id;
+}
+
 static struct edge *edge_seen(struct model *m, const struct workload *w, __u32 id, __u32 peer)
 {
 	struct edge_key key = {.workload = w->pub.index, .peer = peer};
@@ -471,12 +482,8 @@ static struct edge *edge_seen(struct model *m, const struct workload *w, __u32 i
 		e->pub.index = e->node.number;
 	}
 	e->pub.last_seen_ns = m->clock.now_ns;
-	for (unsigned int i = 0; i < 8; i++) {
-		if (!e->pub.workload_ids[i])
-			e->pub.workload_ids[i] = id;
-		if (e->pub.workload_ids[i] == id)
-			break;
-	}
+	id_used(e->pub.workload_ids, sizeof(e->pub.workload_ids) / sizeof(e->pub.workload_ids[0]),
+		id);
 	return e;
 }
 

@@ -70,7 +70,8 @@ struct model_edge {
 	char destination_text[64]; /* "10.0.0.1:80", "[::1]:80" */
 	uint64_t open_connections;
 	uint32_t index;
-	uint32_t workload_ids[8]; /* kernel ids of the caller that used it; 0-terminated if < 8 */
+	uint32_t workload_ids[8]; /* kernel ids of the caller that used it, the latest first;
+				     0-terminated if < 8: beyond, the one seen longest ago goes */
 	uint64_t last_seen_ns;
 };
 
