@@ -187,10 +187,12 @@ static __always_inline __u32 guard_admit(struct kilter_guard_runtime *rt,
 		rt->arrival_ns = 0;
 		rt->open_peak = rt->open;
 	}
-	/* What was let through without a lease, or at another rate, is no debt beyond a burst. */
+	/* What was let through at another rate is no debt beyond a burst. */
 	arrival = now_ns + p->rate_tolerance_ns + p->rate_interval_ns;
-	if (rt->arrival_ns < arrival)
-		arrival = rt->arrival_ns > now_ns ? rt->arrival_ns : now_ns;
+	if (rt->arrival_ns > arrival)
+		rt->arrival_ns = arrival;
+	arrival = rt->arrival_ns > now_ns ? rt->arrival_ns : now_ns;
+
 	if (lease && p->max_connections && rt->open >= p->max_connections)
 		limit = KILTER_REFUSED_CONNECTIONS;
 	else if (lease && p->rate_interval_ns && arrival - now_ns > p->rate_tolerance_ns)
