@@ -494,6 +494,7 @@ static void tick(void *ctx, uint64_t missed)
 	guard_tick(a->guard, a->model, boot, real);
 	arm_guard(a, boot);
 	audit_tick(a->audit, real);
+	dns_tick(model_dns(a->model), boot);
 	publish_snapshot(a);
 	a->last_tick_ns = clock_boot_ns() - boot;
 }
@@ -636,6 +637,18 @@ static struct audit_options audit_options(const struct agent *a)
 	};
 }
 
+/* What a policy asks for and this kernel cannot do. */
+static void warn_of_policies(const struct agent *a)
+{
+	bool can_close = probe_program(a->probes, "guard_close");
+
+	for (uint32_t i = 0; !can_close && i < a->config.guard.policies_count; i++)
+		if (a->config.guard.policies[i].close_connections)
+			log_warn("policy %s: on_open: close_connections has no effect: it takes "
+				 "bpf_sock_destroy (Linux 6.5)",
+				 a->config.guard.policies[i].name);
+}
+
 static const struct flags *the_flags;
 
 static void on_hangup(void *ctx, int signo)
@@ -667,6 +680,7 @@ static void on_hangup(void *ctx, int signo)
 	apply_log(&a->config);
 	health_reconfigure(a->health, &a->config);
 	guard_reconfigure(a->guard, &a->config);
+	warn_of_policies(a);
 	collect_reconfigure(a->collect, &a->config);
 	options = audit_options(a);
 	audit_reconfigure(a->audit, &options);
@@ -809,6 +823,7 @@ static int start_probes(struct agent *a)
 	err = guard_iter_new(&a->guard_iter, a->probes);
 	if (err)
 		log_warn("open connections do not join new circuits: %s", strerror(-err));
+	warn_of_policies(a);
 	enter = probe_program(a->probes, "syscall_enter");
 	leave = probe_program(a->probes, "syscall_exit");
 	if (!enter) {
@@ -875,8 +890,12 @@ static int start_rooms(struct agent *a)
 		return log_err(err, "model");
 	snprintf(path, sizeof(path), "%s/cgroups", a->config.state_dir);
 	err = model_keep_names(a->model, path);
+	if (err) /* a full disk costs names after the next restart, not this start */
+		log_warn("model: cannot keep names in %s: %s", path, strerror(-err));
+	snprintf(path, sizeof(path), "%s/addresses", a->config.state_dir);
+	err = dns_keep(model_dns(a->model), path);
 	if (err)
-		return log_err(err, "model: cannot keep names in %s", path);
+		log_warn("dns: cannot read %s: %s", path, strerror(-err));
 	sink.ctx = a->model;
 	snprintf(path, sizeof(path), "%s/retired", a->config.state_dir);
 	err = collect_new(&a->collect, &a->config, &maps, &sink, path, on_event, a);
@@ -886,7 +905,7 @@ static int start_rooms(struct agent *a)
 	if (err)
 		return log_err(err, "health");
 	snprintf(path, sizeof(path), "%s/circuits", a->config.state_dir);
-	err = guard_new(&a->guard, &a->config, &guard_maps, path);
+	err = guard_new(&a->guard, &a->config, &guard_maps, path, model_dns(a->model));
 	if (err)
 		return log_err(err, "guard (state in %s)", path);
 	if (a->guard_iter)

@@ -147,11 +147,15 @@ static __noinline int decide(struct bpf_sock_addr *ctx, const struct kilter_peer
 		return GUARD_REFUSE;
 	}
 	if (verdict == GUARD_REDIRECT) {
-		/* What comes of it is the stand-by's, which has no circuit on this connection. */
+		/* What comes of it is told to the stand-by's circuit, which was not asked. */
 		record(workload, peer, 0, KILTER_REDIRECTED, now_ns);
 		__builtin_memset(&t, 0, sizeof(t));
 		*standby = p.standby;
 		to = intern_peer(standby);
+		if (guard_find(workload, to, &t.key, &p, sizeof(p.rules)))
+			t.generation = p.rules.generation;
+		else
+			t.key.peer = 0;
 	}
 	if (!s)
 		s = sock_get_or_create(sk);

@@ -112,7 +112,7 @@ static void add_policy(const char *workload, const char *destination, enum kilte
 
 static void start_guard(void)
 {
-	assert_int_equal(guard_new(&t.guard, &t.config, &t.maps, t.state), 0);
+	assert_int_equal(guard_new(&t.guard, &t.config, &t.maps, t.state, NULL), 0);
 }
 
 static int setup(void **state)

@@ -71,7 +71,7 @@ static const struct route routes[] = {
     {"POST", "/api/v1/limits/{name}/set", api_post_limit, ROUTE_ADMIN,
      "Other limits than the policy's: ?rate_limit, ?burst, ?max_connections"},
     {"POST", "/api/v1/limits/{name}/reset", api_post_limit, ROUTE_ADMIN,
-     "The policy's limits again, with an empty bucket"},
+     "The policy's limits again, with the whole burst to give"},
     {"POST", "/api/v1/guard/release", api_post_guard, ROUTE_ADMIN, "Refuse nothing on this node"},
     {"POST", "/api/v1/guard/arm", api_post_guard, ROUTE_ADMIN, "End that"},
 };

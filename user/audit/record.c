@@ -74,7 +74,8 @@ static void put_peer(struct json *j, const char *side, const struct kilter_peer 
 	char key[32], ip[INET6_ADDRSTRLEN] = "";
 	int family = p->family == KILTER_FAMILY_V4 ? AF_INET : AF_INET6;
 
-	json_kv_string(j, "network.transport", "tcp");
+	json_kv_string(j, "network.transport",
+		       p->transport == KILTER_TRANSPORT_UDP ? "udp" : "tcp");
 	if (p->family != KILTER_FAMILY_LOCAL) {
 		json_kv_string(j, "network.type", family == AF_INET ? "ipv4" : "ipv6");
 		inet_ntop(family, p->addr, ip, sizeof(ip));

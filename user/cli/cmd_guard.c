@@ -165,7 +165,7 @@ int cli_circuits(struct cli *c)
 	if (strcmp(verb, "show") && !is_action(verb)) {
 		fprintf(stderr,
 			"kilter: circuits: unknown action '%s'; known: list show trip reset hold "
-			"release force-open force-closed disable arm\n",
+			"release force-open force-closed disable arm, and release --all\n",
 			verb);
 		return CLI_USAGE;
 	}

@@ -83,8 +83,7 @@ __attribute__((format(printf, 2, 3))) static void say(struct circuit *c, const c
 static void enter(struct circuit *c, const struct config_policy *p, enum kilter_circuit_state to,
 		  uint64_t now_ns, double random)
 {
-	c->ramp_ns =
-	    to == KILTER_CIRCUIT_CLOSED && c->state == KILTER_CIRCUIT_HALF_OPEN ? now_ns : 0;
+	c->ramp_ns = 0;
 	c->state = to;
 	c->since_ns = now_ns;
 	c->retry_ns = 0;
@@ -236,6 +235,7 @@ static enum circuit_step step_half_open(struct circuit *c, const struct config_p
 		say(c, "%u trials succeeded, %u were asked for", in->trial_successes,
 		    p->half_open_successes);
 		enter(c, p, KILTER_CIRCUIT_CLOSED, in->now_ns, in->random);
+		c->ramp_ns = in->now_ns; /* not all callers at once */
 		return CIRCUIT_MOVED;
 	}
 	/* Where nobody calls there is nothing to wait for: the time runs from the first trial. */

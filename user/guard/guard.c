@@ -214,6 +214,9 @@ static void look_at_switch(struct guard *g)
 	bool there = file[0] && !access(file, F_OK);
 	uint32_t value = g->switched;
 
+	if (g->tell_released)
+		announce_switch(g, "found released at start", UINT32_MAX);
+	g->tell_released = false;
 	if (!sync_switch_read(&g->sync, KILTER_SWITCH_OFF, &value) && !value != !g->switched) {
 		g->switched = value;
 		g->released_by_hand = value;
@@ -264,7 +267,7 @@ static bool owned(void *ctx, const struct kilter_circuit_key *key)
 }
 
 int guard_new(struct guard **ret, const struct config *c, const struct guard_maps *maps,
-	      const char *state_file)
+	      const char *state_file, const struct dns *dns)
 {
 	struct guard *g = calloc(1, sizeof(*g));
 	uint32_t on = 0;
@@ -279,6 +282,8 @@ int guard_new(struct guard **ret, const struct config *c, const struct guard_map
 	table_init(&g->destinations, sizeof(struct kilter_peer), sizeof(struct destination),
 		   KILTER_CIRCUITS_MAX);
 	g->config = *c;
+	g->dns = dns;
+	g->dns_generation = dns ? dns_generation(dns) : 0;
 	g->now_ns = clock_boot_ns();
 	g->real_ns = clock_real_ns();
 	g->start_ns = g->now_ns;
@@ -307,6 +312,7 @@ int guard_new(struct guard **ret, const struct config *c, const struct guard_map
 	g->released_by_hand = g->sync.released || (on && on != SWITCH_BY_FILE);
 	g->released_by_file =
 	    g->config.guard.release_file[0] && !access(g->config.guard.release_file, F_OK);
+	g->tell_released = g->released_by_hand || g->released_by_file;
 	write_switch(g);
 	for (uint32_t pos = 0;;) {
 		struct entry *e = table_next(&g->circuits, &pos);
@@ -357,7 +363,8 @@ static void connections_ended(int n)
 {
 	char reason[64];
 
-	snprintf(reason, sizeof(reason), "%d connections of open circuits were ended", n);
+	snprintf(reason, sizeof(reason), "%d connection%s of open circuits ended", n,
+		 n == 1 ? "" : "s");
 	bus_publish(&(struct bus_event){.kind = BUS_GUARD,
 					.subject = "guard",
 					.action = "connections-closed",
@@ -670,7 +677,10 @@ void guard_each(const struct guard *g, void (*fn)(void *ctx, const struct guard_
 		c.suppressed = e->c.suppressed;
 		c.limits = guard_limits_of(g, e);
 		c.limits_by_hand = e->limits_set;
-		if (e->c.forced == CIRCUIT_DISABLED) {
+		if (!e->keys_count || !e->keys[0]->told) {
+			c.mode = KILTER_GUARD_OFF;
+			c.mode_reason = "the kernel's table of circuits is full";
+		} else if (e->c.forced == CIRCUIT_DISABLED) {
 			c.mode = KILTER_GUARD_OFF;
 			c.mode_reason = "disabled by hand";
 		} else if (released && c.mode == KILTER_GUARD_ENFORCE) {

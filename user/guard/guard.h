@@ -73,8 +73,10 @@ struct guard_circuit {
 };
 
 struct guard;
+/* State survives a restart in state_file. dns: what destinations are called, borrowed; may be NULL.
+ */
 int guard_new(struct guard **ret, const struct config *c, const struct guard_maps *maps,
-	      const char *state_file); /* state survives a restart in state_file */
+	      const char *state_file, const struct dns *dns);
 void guard_set_hooks(struct guard *g, const struct guard_hooks *hooks);
 const char *guard_refusal_str(uint32_t reason); /* of enum kilter_refusal */
 void guard_free(struct guard **g); /* kernel entries stay: leases run out by themselves */

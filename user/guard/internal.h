@@ -85,7 +85,8 @@ struct guard {
 	unsigned int close_passes; /* to come, since a circuit opened that ends its connections */
 	bool changed;		   /* the state file is behind */
 	bool released_by_hand, released_by_file;
-	uint32_t switched; /* the kernel's switch as we know it */
+	bool tell_released; /* as it was at start: said when somebody listens */
+	uint32_t switched;  /* the kernel's switch as we know it */
 	struct guard_hooks hooks;
 	struct selfstat stats[GUARD_STATS];
 };

@@ -196,8 +196,10 @@ static bool new_key(struct guard *g, struct entry *e, const struct kilter_circui
 	if (e->keys_count >= SYNC_KEYS_MAX || table_find(&g->keys, key))
 		return false;
 	k = table_add(&g->keys, key);
-	if (!k)
+	if (!k) {
+		g->circuits_full++;
 		return false;
+	}
 	/* Of before we looked: in no window. */
 	if (!e->keys_count && !sync_runtime(&g->sync, key, &rt)) {
 		e->seen.successes = rt.total_successes;

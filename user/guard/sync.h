@@ -15,8 +15,9 @@
 #include "guard/guard.h"
 
 #define SYNC_STATE_VERSION 1
-#define SYNC_KEYS_MAX	   9 /* kernel ids of one caller, as struct model_edge has them, and the first \
-			      */
+#define SYNC_KEYS_MAX                                                               \
+	9 /* kernel ids of one caller, as struct model_edge has them, and the first \
+	   */
 
 struct sync {
 	struct guard_maps maps;

@@ -2,16 +2,20 @@
 /* Messages are taken apart by the resolver library of libc: see resolver(3). */
 #include "model/dns.h"
 
+#include <arpa/inet.h>
 #include <arpa/nameser.h>
 
 #include <ctype.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <fnmatch.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "collect/table.h"
+#include "core/cleanup.h"
 #include "core/selfstat.h"
 
 struct address {
@@ -30,8 +34,10 @@ struct entry {
 struct dns {
 	struct table addresses;
 	uint32_t hand; /* of the clock: whose turn it is to go */
-	uint64_t generation, answers, malformed, evicted;
-	struct selfstat stats[3];
+	uint64_t generation, answers, malformed, evicted, save_errors;
+	char file[256];
+	uint64_t saved_generation, save_ns;
+	struct selfstat stats[4];
 };
 
 static void stat_answers(void *ctx, selfstat_emit_fn emit, void *emit_ctx)
@@ -47,6 +53,11 @@ static void stat_malformed(void *ctx, selfstat_emit_fn emit, void *emit_ctx)
 static void stat_evicted(void *ctx, selfstat_emit_fn emit, void *emit_ctx)
 {
 	emit(emit_ctx, "", (double)((const struct dns *)ctx)->evicted);
+}
+
+static void stat_save_errors(void *ctx, selfstat_emit_fn emit, void *emit_ctx)
+{
+	emit(emit_ctx, "", (double)((const struct dns *)ctx)->save_errors);
 }
 
 int dns_new(struct dns **ret)
@@ -69,12 +80,73 @@ int dns_new(struct dns **ret)
 			      .help = "Addresses whose names were forgotten for want of room.",
 			      .type = SELFSTAT_COUNTER,
 			      .collect = stat_evicted};
-	for (unsigned int i = 0; i < 3; i++) {
+	d->stats[3] = (struct selfstat){.name = "kilter_dns_save_errors_total",
+					.help = "Failed writes of the file of names.",
+					.type = SELFSTAT_COUNTER,
+					.collect = stat_save_errors};
+	for (unsigned int i = 0; i < 4; i++) {
 		d->stats[i].ctx = d;
 		selfstat_register(&d->stats[i]);
 	}
 	*ret = d;
 	return 0;
+}
+
+/* A line for each name of an address, the oldest first, so that reading it again gives the same. */
+static int write_names(const struct dns *d, FILE *f)
+{
+	char text[INET6_ADDRSTRLEN];
+	const struct entry *e;
+	uint32_t pos = 0;
+
+	while ((e = table_next(&d->addresses, &pos))) {
+		int family = e->address.family == KILTER_FAMILY_V4 ? AF_INET : AF_INET6;
+
+		if (!inet_ntop(family, e->address.bytes, text, sizeof(text)))
+			continue;
+		for (unsigned int i = 0; i < e->count; i++)
+			fprintf(f, "%s %s\n", text,
+				e->names[(e->next + DNS_NAMES_MAX - e->count + i) % DNS_NAMES_MAX]);
+	}
+	return ferror(f) ? -EIO : 0;
+}
+
+static void save(struct dns *d)
+{
+	char fresh[sizeof(d->file) + 8];
+	int fd, err;
+	FILE *f;
+
+	if (!d->file[0] || d->generation == d->saved_generation)
+		return;
+	snprintf(fresh, sizeof(fresh), "%s.new", d->file);
+	fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
+	f = fd < 0 ? NULL : fdopen(fd, "w");
+	if (!f) {
+		if (fd >= 0)
+			close(fd);
+		d->save_errors++;
+		return;
+	}
+	err = write_names(d, f);
+	if (fclose(f) && !err)
+		err = -errno;
+	if (!err && rename(fresh, d->file))
+		err = -errno;
+	if (err) {
+		unlink(fresh);
+		d->save_errors++;
+		return;
+	}
+	d->saved_generation = d->generation;
+}
+
+void dns_tick(struct dns *d, uint64_t now_ns)
+{
+	if (now_ns < d->save_ns)
+		return;
+	d->save_ns = now_ns + DNS_SAVE_NS;
+	save(d);
 }
 
 void dns_free(struct dns **dp)
@@ -83,7 +155,8 @@ void dns_free(struct dns **dp)
 
 	if (!d)
 		return;
-	for (unsigned int i = 0; i < 3; i++)
+	save(d);
+	for (unsigned int i = 0; i < 4; i++)
 		selfstat_unregister(&d->stats[i]);
 	table_done(&d->addresses);
 	free(d);
@@ -143,6 +216,40 @@ static bool clean_name(const char *from, char ret[static DNS_NAME_LEN])
 	}
 	ret[n] = '\0';
 	return true;
+}
+
+/* The file may have been edited: what is no address and name is passed over. */
+int dns_keep(struct dns *d, const char *file)
+{
+	char line[INET6_ADDRSTRLEN + DNS_NAME_LEN + 2], name[DNS_NAME_LEN];
+	_cleanup_fclose_ FILE *f = NULL;
+
+	if (strlen(file) >= sizeof(d->file))
+		return -ENAMETOOLONG;
+	snprintf(d->file, sizeof(d->file), "%s", file);
+	f = fopen(file, "re");
+	if (!f)
+		return errno == ENOENT ? 0 : -errno;
+	for (unsigned int i = 0; i < DNS_ADDRESSES_MAX * DNS_NAMES_MAX; i++) {
+		struct address a = {.family = KILTER_FAMILY_V4};
+		char *space;
+
+		if (!fgets(line, sizeof(line), f))
+			break;
+		line[strcspn(line, "\n")] = '\0';
+		space = strchr(line, ' ');
+		if (!space || !clean_name(space + 1, name))
+			continue;
+		*space = '\0';
+		if (inet_pton(AF_INET, line, a.bytes) != 1) {
+			a.family = KILTER_FAMILY_V6;
+			if (inet_pton(AF_INET6, line, a.bytes) != 1)
+				continue;
+		}
+		add_name(d, &a, name);
+	}
+	d->saved_generation = d->generation;
+	return 0;
 }
 
 static bool rr_address(const ns_rr *rr, struct address *ret)

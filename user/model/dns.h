@@ -16,11 +16,19 @@
 #define DNS_ADDRESSES_MAX 16384
 #define DNS_NAMES_MAX	  4 /* of one address: the latest */
 #define DNS_NAME_LEN	  128
+#define DNS_SAVE_NS	  10000000000ull
 #define DNS_ANSWER_MAX	  32 /* addresses that are taken from one message */
 
 struct dns;
 int dns_new(struct dns **ret);
 void dns_free(struct dns **d);
+/*
+ * Keeps names in `file` over restarts, or policies by name would be without theirs until the next
+ * answer: reads it now (negative errno; 0 without one), writes it in dns_tick() when there is
+ * something new, at most once in DNS_SAVE_NS, and in dns_free().
+ */
+int dns_keep(struct dns *d, const char *file);
+void dns_tick(struct dns *d, uint64_t now_ns);
 /* One message as it came over UDP: an attacker may have written it. Takes the addresses of an
  * answer for names of the question, over CNAMEs, at most DNS_ANSWER_MAX. Returns how many, or
  * -EINVAL: no answer that can be read (counted). */

@@ -12,6 +12,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -54,6 +55,7 @@ struct probe_set {
 
 /* The last lines libbpf printed, for the reason of a failure. */
 static char libbpf_last[256];
+static bool libbpf_mismatch; /* a pinned map is of another layout */
 
 __attribute__((format(printf, 2, 0))) static int libbpf_print(enum libbpf_print_level level,
 							      const char *fmt, va_list ap)
@@ -70,6 +72,8 @@ __attribute__((format(printf, 2, 0))) static int libbpf_print(enum libbpf_print_
 		memmove(line, line + 8, strlen(line + 8) + 1);
 	if (level == LIBBPF_WARN)
 		snprintf(libbpf_last, sizeof(libbpf_last), "%.255s", line);
+	if (strstr(line, "reuse pinned map") && strstr(line, "mismatch"))
+		libbpf_mismatch = true;
 	log_debug("libbpf: %s", line);
 	return 0;
 }
@@ -260,6 +264,30 @@ static void unpin_other_tier(const struct probe_set *set, const struct loaded *p
 	}
 }
 
+static bool is_known_program(const char *name)
+{
+	for (unsigned int i = 0; i < probe_rows_count; i++)
+		for (unsigned int k = 0; k < PROBE_PROGRAMS_MAX && probe_rows[i].programs[k].name;
+		     k++)
+			if (!strcmp(probe_rows[i].programs[k].name, name))
+				return true;
+	return false;
+}
+
+/* What another build has pinned, of programs that this one does not have: they go on running. */
+static void unpin_strangers(const struct probe_set *set)
+{
+	_cleanup_closedir_ DIR *d = opendir(set->links);
+	const struct dirent *e;
+
+	while (d && (e = readdir(d))) {
+		if (e->d_name[0] == '.' || is_known_program(e->d_name))
+			continue;
+		if (unlinkat(dirfd(d), e->d_name, 0))
+			log_err(-errno, "cannot remove %s/%s", set->links, e->d_name);
+	}
+}
+
 static int open_tier(struct probe_set *set, struct loaded *p, const struct probe_options *o)
 {
 	unsigned int n = 0;
@@ -428,17 +456,21 @@ int probe_set_open(struct probe_set **ret, const struct config *c, const char *c
 			p->off = true;
 			continue;
 		}
+		libbpf_mismatch = false;
 		err = open_row(set, p, &o);
-		if (err == -EINVAL && set->resumed && !i && strstr(p->reason, "pinned map")) {
-			/* Another build's maps: nothing of theirs can be read. The first row shares
-			 * maps with all others, so it is where this shows. */
+		if (err && set->resumed && libbpf_mismatch) {
+			/* Another build's maps: nothing of theirs can be read. */
 			log_warn("the pins below %s are of another layout: counters start anew",
 				 set->dir);
+			for (unsigned int k = 0; k <= i; k++)
+				unload_row(&set->probes[k]);
 			probe_set_unpin(set);
 			set->resumed = false;
 			err = probe_mkdir_p(set->links, 0700);
-			if (!err)
-				err = open_row(set, p, &o);
+			if (err)
+				goto fail;
+			i = UINT_MAX; /* from the first one */
+			continue;
 		}
 		if (!err)
 			continue;
@@ -457,6 +489,7 @@ int probe_set_open(struct probe_set **ret, const struct config *c, const char *c
 		log_warn("probe %s: %s: %s, going on without it", p->row->name, p->reason,
 			 p->row->missing);
 	}
+	unpin_strangers(set);
 	*ret = set;
 	return 0;
 fail:
