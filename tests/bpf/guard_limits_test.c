@@ -331,7 +331,8 @@ static void a_bucket_owes_no_more_than_its_burst(void **state)
 	p.lease_until_ns = clock_boot_ns() + ENOUGH;
 	tell(&d, &p);
 	assert_int_equal(try_connect(&d, NULL), REFUSED);
-	/* A faster rate is held up for no longer than its own burst by what the slower one used up. */
+	/* A faster rate is held up for no longer than its own burst by what the slower one used up.
+	 */
 	p.rate_interval_ns = NS_PER_MS;
 	p.rate_tolerance_ns = 9 * p.rate_interval_ns;
 	tell(&d, &p);

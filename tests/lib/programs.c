@@ -17,7 +17,6 @@
 #include <bpf/libbpf.h>
 
 #include "guard_connect.skel.h"
-#include "guard_connect.skel.h"
 #include "probe/adopt.h"
 #include "probe/registry.h"
 #include "request.skel.h"
