@@ -621,7 +621,7 @@ static void redirect(int family, struct dest (*make)(uint16_t port), uint8_t sta
 {
 	struct kilter_guard_policy p = policy(KILTER_CIRCUIT_OPEN, KILTER_GUARD_ENFORCE);
 	uint16_t port = 0, standby = 0;
-	int primary = listen_on(family, &port), other = listen_on(family, &standby), fd;
+	int primary = listen_on(family, &port), other = listen_on(family, &standby), fd = -1;
 	struct dest d = make(port);
 	struct sockaddr_storage at;
 	socklen_t len = sizeof(at);

@@ -392,6 +392,17 @@ static int open_cgroup(struct probe_set *set, const char *dir)
 	return 0;
 }
 
+/* Another build's maps: nothing of theirs can be read. `rows` of ours use them already. */
+static int start_anew(struct probe_set *set, unsigned int rows)
+{
+	log_warn("the pins below %s are of another layout: counters start anew", set->dir);
+	for (unsigned int i = 0; i < rows; i++)
+		unload_row(&set->probes[i]);
+	probe_set_unpin(set);
+	set->resumed = false;
+	return probe_mkdir_p(set->links, 0700);
+}
+
 int probe_set_open(struct probe_set **ret, const struct config *c, const char *cgroup_dir)
 {
 	struct probe_options o = {.config = c};
@@ -459,14 +470,7 @@ int probe_set_open(struct probe_set **ret, const struct config *c, const char *c
 		libbpf_mismatch = false;
 		err = open_row(set, p, &o);
 		if (err && set->resumed && libbpf_mismatch) {
-			/* Another build's maps: nothing of theirs can be read. */
-			log_warn("the pins below %s are of another layout: counters start anew",
-				 set->dir);
-			for (unsigned int k = 0; k <= i; k++)
-				unload_row(&set->probes[k]);
-			probe_set_unpin(set);
-			set->resumed = false;
-			err = probe_mkdir_p(set->links, 0700);
+			err = start_anew(set, i + 1);
 			if (err)
 				goto fail;
 			i = UINT_MAX; /* from the first one */
