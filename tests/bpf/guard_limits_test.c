@@ -623,7 +623,7 @@ static void redirect(int family, struct dest (*make)(uint16_t port), uint8_t sta
 	uint16_t port = 0, standby = 0;
 	int primary = listen_on(family, &port), other = listen_on(family, &standby), fd = -1;
 	struct dest d = make(port);
-	struct sockaddr_storage at;
+	struct sockaddr_storage at = {.ss_family = 0};
 	socklen_t len = sizeof(at);
 
 	p.standby.family = standby_family;
