@@ -27,8 +27,8 @@ struct address {
 struct entry {
 	struct table_node node;
 	struct address address;
-	unsigned int count, next; /* names in use; where the next one goes */
-	char names[DNS_NAMES_MAX][DNS_NAME_LEN];
+	unsigned int count;
+	char names[DNS_NAMES_MAX][DNS_NAME_LEN]; /* the latest is the last */
 };
 
 struct dns {
@@ -105,8 +105,7 @@ static int write_names(const struct dns *d, FILE *f)
 		if (!inet_ntop(family, e->address.bytes, text, sizeof(text)))
 			continue;
 		for (unsigned int i = 0; i < e->count; i++)
-			fprintf(f, "%s %s\n", text,
-				e->names[(e->next + DNS_NAMES_MAX - e->count + i) % DNS_NAMES_MAX]);
+			fprintf(f, "%s %s\n", text, e->names[i]);
 	}
 	return ferror(f) ? -EIO : 0;
 }
@@ -181,6 +180,7 @@ static void evict(struct dns *d)
 static void add_name(struct dns *d, const struct address *a, const char *name)
 {
 	struct entry *e = table_find(&d->addresses, a);
+	unsigned int i = 0;
 
 	if (!e && d->addresses.count >= DNS_ADDRESSES_MAX)
 		evict(d);
@@ -188,14 +188,17 @@ static void add_name(struct dns *d, const struct address *a, const char *name)
 		e = table_add(&d->addresses, a);
 	if (!e)
 		return;
-	for (unsigned int i = 0; i < e->count; i++)
-		if (!strcmp(e->names[i], name))
-			return;
-	snprintf(e->names[e->next], DNS_NAME_LEN, "%s", name);
-	e->next = (e->next + 1) % DNS_NAMES_MAX;
-	if (e->count < DNS_NAMES_MAX)
-		e->count++;
-	d->generation++;
+	while (i < e->count && strcmp(e->names[i], name))
+		i++;
+	if (i == e->count) {
+		if (e->count < DNS_NAMES_MAX)
+			e->count++;
+		else
+			i = 0; /* the oldest goes */
+		d->generation++;
+	}
+	memmove(e->names + i, e->names + i + 1, (e->count - 1 - i) * sizeof(e->names[0]));
+	snprintf(e->names[e->count - 1], DNS_NAME_LEN, "%s", name);
 }
 
 /* Lower case, no dot at the end; false: not a host's name, or too long for us. */
@@ -321,7 +324,7 @@ const char *dns_name_of(const struct dns *d, const struct kilter_peer *p)
 {
 	const struct entry *e = find(d, p);
 
-	return e ? e->names[(e->next + DNS_NAMES_MAX - 1) % DNS_NAMES_MAX] : NULL;
+	return e ? e->names[e->count - 1] : NULL;
 }
 
 uint64_t dns_generation(const struct dns *d)

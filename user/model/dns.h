@@ -14,7 +14,7 @@
 #include <kilter/identity.h>
 
 #define DNS_ADDRESSES_MAX 16384
-#define DNS_NAMES_MAX	  4 /* of one address: the latest */
+#define DNS_NAMES_MAX	  4 /* of one address: those given last */
 #define DNS_NAME_LEN	  128
 #define DNS_SAVE_NS	  10000000000ull
 #define DNS_ANSWER_MAX	  32 /* addresses that are taken from one message */
@@ -36,9 +36,9 @@ int dns_answer(struct dns *d, const unsigned char *msg, size_t len);
 /* Is the address of p, whatever the port, called by a name that the glob (fnmatch(3), lower case)
  * matches? */
 bool dns_is_called(const struct dns *d, const struct kilter_peer *p, const char *glob);
-/* The latest name of the address, or NULL; borrowed until the next answer. */
+/* The name that the address was given last, or NULL; borrowed until the next answer. */
 const char *dns_name_of(const struct dns *d, const struct kilter_peer *p);
-/* Goes up whenever an address gets another name. */
+/* Goes up whenever an address gets a name that it did not have. */
 uint64_t dns_generation(const struct dns *d);
 
 #endif
