@@ -257,16 +257,26 @@ int dns_keep(struct dns *d, const char *file)
 
 static bool rr_address(const ns_rr *rr, struct address *ret)
 {
+	static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
+	const unsigned char *data = ns_rr_rdata(*rr);
+	unsigned int n = ns_rr_rdlen(*rr);
+
 	memset(ret, 0, sizeof(*ret));
 	if (ns_rr_class(*rr) != ns_c_in)
 		return false;
-	if (ns_rr_type(*rr) == ns_t_a && ns_rr_rdlen(*rr) == 4)
+	if (ns_rr_type(*rr) == ns_t_a && n == 4) {
 		ret->family = KILTER_FAMILY_V4;
-	else if (ns_rr_type(*rr) == ns_t_aaaa && ns_rr_rdlen(*rr) == 16)
+	} else if (ns_rr_type(*rr) == ns_t_aaaa && n == 16) {
 		ret->family = KILTER_FAMILY_V6;
-	else
+		if (!memcmp(data, mapped, sizeof(mapped))) { /* as the kernel side has it */
+			ret->family = KILTER_FAMILY_V4;
+			data += sizeof(mapped);
+			n -= sizeof(mapped);
+		}
+	} else {
 		return false;
-	memcpy(ret->bytes, ns_rr_rdata(*rr), ns_rr_rdlen(*rr));
+	}
+	memcpy(ret->bytes, data, n);
 	return true;
 }
 
