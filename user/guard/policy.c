@@ -124,7 +124,12 @@ void policy_table_init(struct policy_table *t, const struct config *c)
 		e->rank = rank(e->policy, &e->destination);
 		t->count++;
 	}
-	protect(t, c->listen, "protected: kilter's own address");
+	/* Where the front listens that is told "localhost". */
+	if (!strncmp(c->listen, "localhost:", 10))
+		snprintf(text, sizeof(text), "127.0.0.1:%.5s", c->listen + 10);
+	else
+		snprintf(text, sizeof(text), "%.127s", c->listen);
+	protect(t, text, "protected: kilter's own address");
 	if (!host)
 		return;
 	snprintf(text, sizeof(text), strchr(host, ':') ? "[%s]:%s" : "%s:%s", host,
