@@ -601,6 +601,12 @@ static const char *place_of(const struct config *c, const char *a, const char *b
 	return *place(c, b, buf, size) ? buf : place(c, a, buf, size);
 }
 
+static uint8_t family_of(struct config_destination d)
+{
+	config_unmap_destination(&d);
+	return d.family;
+}
+
 /* What is wrong with the fields of one policy together. */
 static bool policy_fault(const struct config_policy *p, char *why, size_t size)
 {
@@ -623,7 +629,7 @@ static bool policy_fault(const struct config_policy *p, char *why, size_t size)
 		return false;
 	else if (destination.transport != KILTER_TRANSPORT_TCP)
 		snprintf(why, size, "standby is for TCP alone");
-	else if (destination.family && destination.family != standby.family)
+	else if (destination.family && family_of(destination) != family_of(standby))
 		snprintf(why, size, "standby must be of the destination's address family");
 	else
 		return false;

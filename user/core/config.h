@@ -201,5 +201,7 @@ int config_parse_duration(const char *s, uint64_t *ret_ns);
 int config_parse_size(const char *s, uint64_t *ret_bytes);
 /* -EINVAL. */
 int config_parse_destination(const char *s, struct config_destination *ret);
+/* ::ffff:a.b.c.d is a.b.c.d, as the kernel side has it. */
+void config_unmap_destination(struct config_destination *d);
 
 #endif

@@ -358,6 +358,19 @@ int config_parse_destination(const char *s, struct config_destination *ret)
 	return 0;
 }
 
+void config_unmap_destination(struct config_destination *d)
+{
+	static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
+
+	if (d->family != KILTER_FAMILY_V6 || d->prefix_len < 96 ||
+	    memcmp(d->addr, mapped, sizeof(mapped)))
+		return;
+	memmove(d->addr, d->addr + 12, 4);
+	memset(d->addr + 4, 0, 12);
+	d->family = KILTER_FAMILY_V4;
+	d->prefix_len -= 96;
+}
+
 int config_check_listen(const char *s)
 {
 	static const uint8_t loopback6[16] = {[15] = 1};

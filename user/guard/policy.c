@@ -54,20 +54,6 @@ static unsigned int rank(const struct config_policy *p, const struct config_dest
 	return 4 * (2 * r + !!d->port) + callers(p);
 }
 
-/* ::ffff:a.b.c.d is a.b.c.d, as the kernel side has it. */
-static void unmap(struct config_destination *d)
-{
-	static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
-
-	if (d->family != KILTER_FAMILY_V6 || d->prefix_len < 96 ||
-	    memcmp(d->addr, mapped, sizeof(mapped)))
-		return;
-	memmove(d->addr, d->addr + 12, 4);
-	memset(d->addr + 4, 0, 12);
-	d->family = KILTER_FAMILY_V4;
-	d->prefix_len -= 96;
-}
-
 static void protect(struct policy_table *t, const char *destination, const char *reason)
 {
 	static const uint8_t any[16];
@@ -75,7 +61,7 @@ static void protect(struct policy_table *t, const char *destination, const char 
 
 	if (t->protected_count >= POLICY_PROTECTED_MAX || config_parse_destination(destination, &d))
 		return;
-	unmap(&d);
+	config_unmap_destination(&d);
 	if (!memcmp(d.addr, any, sizeof(any)))
 		d.family = 0; /* it listens on every address there is: its port, anywhere */
 	t->protected[t->protected_count].at = d;
@@ -98,7 +84,7 @@ static void read_standby(const struct config_policy *p, struct kilter_peer *ret)
 	memset(ret, 0, sizeof(*ret));
 	if (!p->standby[0] || config_parse_destination(p->standby, &d))
 		return;
-	unmap(&d);
+	config_unmap_destination(&d);
 	to_peer(&d, ret);
 }
 
@@ -117,7 +103,7 @@ void policy_table_init(struct policy_table *t, const struct config *c)
 		/* The configuration was checked when it was read: it parses. */
 		if (config_parse_destination(c->guard.policies[i].destination, &e->destination))
 			continue;
-		unmap(&e->destination);
+		config_unmap_destination(&e->destination);
 		e->policy = &c->guard.policies[i];
 		read_standby(e->policy, &e->standby);
 		t->names = t->names || e->destination.name[0];
