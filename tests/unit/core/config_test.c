@@ -265,10 +265,35 @@ static void a_value_of_another_type_is_told_what_would_be_right(void **state)
 	    {"guard: {policies: [{window_type: calls}]}\n",
 	     "window_type: 'calls' is not one of: time count"},
 	    {"guard: {policies: [{force: yes}]}\n", "force: 'yes' is not one of: auto open closed"},
+	    {"guard: {policies: [{on_open: close}]}\n",
+	     "on_open: 'close' is not one of: keep close_connections"},
+	    {"guard: {policies: [{window_type: ''}]}\n",
+	     "window_type: '' is not one of: time count"},
+	    {"guard: {policies: [{slow_call_duration: 100}]}\n",
+	     "slow_call_duration: '100' is not a duration from 0.0001s to 3600s, such as \"1s\""},
+	    {"guard: {policies: [{rate_limit: 10/s}]}\n",
+	     "rate_limit: '10/s' is not a number from 0 to 1e+06"},
+	    {"guard: {policies: [{max_connections: none}]}\n",
+	     "max_connections: 'none' is not a whole number from 0 to 1000000"},
+	    {"guard: {policies: [{executable: [a, b]}]}\n",
+	     "executable: a single value is expected here, not a list"},
+	    {"guard: {defaults: {executable: nginx}}\n", "unknown key 'executable'"},
+	    {"guard: {defaults: {cgroup: /x}}\n", "unknown key 'cgroup'"},
 	    {"guard: {policies: [{standby: somewhere:80}]}\n",
 	     "standby: 'somewhere:80' is not ADDR:PORT or [V6]:PORT"},
-	    {"guard: {policies: [{destination: here}]}\n",
-	     "destination: 'here' is not ADDR:PORT, [V6]:PORT, ADDR, CIDR, CIDR:PORT, :PORT or *"},
+	    {"guard: {policies: [{standby: 10.0.0.1}]}\n",
+	     "standby: '10.0.0.1' is not ADDR:PORT or [V6]:PORT"},
+	    {"guard: {policies: [{standby: ':80'}]}\n", "standby: ':80' is not ADDR:PORT"},
+	    {"guard: {policies: [{standby: '*'}]}\n", "standby: '*' is not ADDR:PORT"},
+	    {"guard: {policies: [{standby: 10.0.0.0/8:80}]}\n",
+	     "standby: '10.0.0.0/8:80' is not ADDR:PORT"},
+	    {"guard: {policies: [{standby: 'udp://10.0.0.1:80'}]}\n",
+	     "standby: 'udp://10.0.0.1:80' is not ADDR:PORT"},
+	    {"guard: {defaults: {standby: '2001:db8::1'}}\n",
+	     "standby: '2001:db8::1' is not ADDR:PORT"},
+	    {"guard: {policies: [{destination: not here}]}\n",
+	     "destination: 'not here' is not ADDR:PORT, [V6]:PORT, ADDR, CIDR, CIDR:PORT, NAME, "
+	     "NAME:PORT, :PORT or *; udp:// before it: of UDP"},
 	    {"socket: \"a\\0b\"\n", "k.yaml:1:9: socket: a NUL character has no place in a value"},
 	    {"listen: 9470\n", "listen: '9470' is not a loopback address and a port"},
 	};
@@ -318,6 +343,94 @@ static void a_value_out_of_range_is_told_the_range(void **state)
 	expect_fault(text, "is not at most 63 characters");
 }
 
+/* Both bounds of each number of a policy, and what is just beyond. */
+static void the_numbers_of_a_policy_have_bounds(void **state)
+{
+	static const struct {
+		const char *key, *below, *least, *most, *beyond;
+	} rows[] = {
+	    {"consecutive_failures", "-1", "0", "1000000", "1000001"},
+	    {"failure_ratio", "-0.01", "0", "1", "1.01"},
+	    {"slow_call_ratio", "-0.01", "0", "1", "1.01"},
+	    {"slow_call_duration", "99999ns", "100us", "1h", "3601s"},
+	    {"minimum_requests", "0", "1", "1000000", "1000001"},
+	    {"window", "999ms", "1s", "1h", "3601s"},
+	    {"window_calls", "0", "1", "1024", "1025"},
+	    {"base_open", "99ms", "100ms", "2m", "3601s"}, /* up to max_open */
+	    {"max_open", "99ms", "5s", "1d", "86401s"},	   /* from base_open on */
+	    {"jitter", "-0.01", "0", "1", "1.01"},
+	    {"half_open_permits", "0", "1", "1000", "1001"},
+	    {"half_open_successes", "0", "1", "1000", "1001"},
+	    {"half_open_timeout", "99ms", "100ms", "1h", "3601s"},
+	    {"ramp_up", "-1s", "0s", "1h", "3601s"},
+	    {"rate_limit", "-0.01", "0", "1000000", "1000000.5"},
+	    {"burst", "0", "1", "1000000", "1000001"},
+	    {"max_connections", "-1", "0", "1000000", "1000001"},
+	};
+	static const char *const where[][2] = {{"defaults: {", "}"}, {"policies: [{", "}]"}};
+	char text[256], what[128];
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		const char *const good[] = {rows[i].least, rows[i].most};
+		const char *const bad[] = {rows[i].below, rows[i].beyond};
+
+		for (size_t form = 0; form < 2; form++) {
+			for (size_t k = 0; k < 2; k++) {
+				setup(NULL);
+				snprintf(text, sizeof(text), "guard: {%s%s: %s%s}\n",
+					 where[form][0], rows[i].key, good[k], where[form][1]);
+				expect_good(text);
+				snprintf(text, sizeof(text), "guard: {%s%s: %s%s}\n",
+					 where[form][0], rows[i].key, bad[k], where[form][1]);
+				snprintf(what, sizeof(what), "%s: '%s' is not a", rows[i].key,
+					 bad[k]);
+				expect_fault(text, what);
+			}
+		}
+	}
+	expect_good("guard: {max_open: 0}\n");
+	expect_good("guard: {max_open: 16384}\n");
+	expect_fault("guard: {max_open: 16385}\n",
+		     "guard.max_open: '16385' is not a whole number from 0 to 16384");
+	expect_fault("guard: {max_open: -1}\n", "guard.max_open: '-1' is not a whole number");
+}
+
+static void a_policy_takes_each_of_its_keys(void **state)
+{
+	const struct config_policy *p = &config.guard.policies[0];
+
+	(void)state;
+	expect_good("guard:\n"
+		    "  policies:\n"
+		    "    - name: all\n      workload: web-*\n      executable: nginx\n"
+		    "      cgroup: /system.slice/*\n      destination: '*.Internal:443'\n"
+		    "      mode: enforce\n      force: open\n      slow_call_ratio: 0.75\n"
+		    "      slow_call_duration: 250ms\n      window_type: count\n"
+		    "      window_calls: 50\n      ramp_up: 30s\n      on_open: close_connections\n"
+		    "      standby: '[2001:db8::9]:443'\n      rate_limit: 12.5\n      burst: 7\n"
+		    "      max_connections: 100\n      failures: [http_429, http_503]\n"
+		    "    - name: none\n");
+	assert_string_equal(p->executable, "nginx");
+	assert_string_equal(p->cgroup, "/system.slice/*");
+	assert_string_equal(p->destination, "*.Internal:443"); /* as it was written */
+	assert_int_equal(p->force, CONFIG_FORCE_OPEN);
+	assert_true(p->slow_call_ratio == 0.75 && p->slow_call_ns == 250 * NS_PER_MS);
+	assert_true(p->window_counts && p->window_calls == 50);
+	assert_true(p->ramp_up_ns == 30 * NS_PER_SEC && p->close_connections);
+	assert_string_equal(p->standby, "[2001:db8::9]:443");
+	assert_true(p->rate_limit == 12.5 && p->burst == 7 && p->max_connections == 100);
+	assert_true(fails_on(p, 429) && fails_on(p, 503));
+	assert_false(fails_on(p, 428) || fails_on(p, 500) || p->failures.outcomes);
+	p++; /* by default all of it is off */
+	assert_string_equal(p->executable, "*");
+	assert_string_equal(p->cgroup, "*");
+	assert_int_equal(p->force, CONFIG_FORCE_AUTO);
+	assert_true(p->slow_call_ratio == 0 && !p->window_counts && !p->ramp_up_ns);
+	assert_true(!p->close_connections && !p->standby[0]);
+	assert_true(p->rate_limit == 0 && !p->max_connections);
+}
+
 static void a_key_that_is_there_twice_is_refused(void **state)
 {
 	static const struct {
@@ -342,6 +455,10 @@ static void a_key_that_is_there_twice_is_refused(void **state)
 		expect_fault(rows[i].text, rows[i].what);
 }
 
+#define POLICY(keys) "guard:\n  policies: [{name: a, " keys "}]\n"
+#define FAMILY	     "k.yaml:2: policy 'a': standby must be of the destination's address family"
+#define UDP	     "k.yaml:2: policy 'a': of UDP a policy takes one address and port, and any caller"
+
 static void values_that_contradict_each_other_are_named_with_a_line(void **state)
 {
 	static const struct {
@@ -361,11 +478,51 @@ static void values_that_contradict_each_other_are_named_with_a_line(void **state
 	     "k.yaml:3: guard.defaults: base_open must not be longer than max_open"},
 	    {"guard:\n  policies: [{name: a}]\n  defaults: {jitter: 0}\n",
 	     "k.yaml:3:3: guard.defaults must stand before guard.policies"},
+	    {POLICY("window_type: count, window_calls: 19"),
+	     "k.yaml:2: policy 'a': minimum_requests must not be above window_calls"},
+	    {POLICY("window_type: count, minimum_requests: 101"),
+	     "k.yaml:2: policy 'a': minimum_requests must not be above window_calls"},
+	    {"guard:\n  defaults: {window_type: count, window_calls: 10}\n",
+	     "k.yaml:2: guard.defaults: minimum_requests must not be above window_calls"},
+	    {POLICY("destination: '10.0.0.1:80', standby: '[2001:db8::1]:80'"), FAMILY},
+	    {POLICY("destination: 10.0.0.0/8, standby: '[2001:db8::1]:80'"), FAMILY},
+	    {POLICY("destination: '[2001:db8::1]:80', standby: 10.0.0.1:80"), FAMILY},
+	    {POLICY("destination: '::/0', standby: 10.0.0.1:80"), FAMILY},
+	    {POLICY("destination: '2001:db8::1', standby: '[::ffff:10.0.0.1]:80'"), FAMILY},
+	    {POLICY("destination: '[::ffff:10.0.0.1]:80', standby: '[2001:db8::1]:80'"), FAMILY},
+	    {POLICY("destination: 'udp://10.0.0.1:53', standby: 10.0.0.2:53"),
+	     "k.yaml:2: policy 'a': standby is for TCP alone"},
+	    {POLICY("destination: 'udp://10.0.0.1'"), UDP},
+	    {POLICY("destination: 'udp://:53'"), UDP},
+	    {POLICY("destination: 'udp://*'"), UDP},
+	    {POLICY("destination: 'udp://10.0.0.0/31:53'"), UDP},
+	    {POLICY("destination: 'udp://[2001:db8::/127]:53'"), UDP},
+	    {POLICY("destination: 'udp://[2001:db8::/32]:53'"), UDP},
+	    {POLICY("destination: 'udp://dns.internal:53'"), UDP},
+	    {POLICY("destination: 'udp://10.0.0.1:53', workload: x"), UDP},
+	    {POLICY("destination: 'udp://10.0.0.1:53', executable: x"), UDP},
+	    {POLICY("destination: 'udp://10.0.0.1:53', cgroup: /x"), UDP},
+	};
+	static const char *const good[] = {
+	    POLICY("window_type: count, window_calls: 20"),
+	    POLICY("window_type: time, window_calls: 10"), /* of the other type */
+	    POLICY("destination: '10.0.0.1:80', standby: 10.0.0.2:81"),
+	    POLICY("destination: '[2001:db8::1]:80', standby: '[2001:db8::2]:80'"),
+	    POLICY("destination: '10.0.0.1:80', standby: '[::ffff:10.0.0.2]:80'"),
+	    POLICY("destination: '[::ffff:10.0.0.1]:80', standby: 10.0.0.2:80"),
+	    POLICY("destination: ':80', standby: 10.0.0.2:80"), /* where the family is that */
+	    POLICY("destination: db.internal, standby: '[2001:db8::2]:80'"),
+	    POLICY("destination: here"), /* a name */
+	    POLICY("destination: 'udp://10.0.0.1:53'"),
+	    POLICY("destination: 'udp://[2001:db8::1]:53'"),
+	    "guard: {defaults: {standby: 10.0.0.2:80}}\n",
 	};
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
 		expect_fault(rows[i].text, rows[i].what);
+	for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++)
+		expect_good(good[i]);
 	/* 0 switches a rule off: it is no upper bound then. */
 	expect_good("health:\n  error_ratio_unhealthy: 0\n  connect_failure_unhealthy: 0\n");
 }
@@ -787,6 +944,8 @@ int main(void)
 	    T(unknown_keys_are_named_and_the_nearest_is_proposed),
 	    T(a_value_of_another_type_is_told_what_would_be_right),
 	    T(a_value_out_of_range_is_told_the_range),
+	    T(the_numbers_of_a_policy_have_bounds),
+	    T(a_policy_takes_each_of_its_keys),
 	    T(a_key_that_is_there_twice_is_refused),
 	    T(values_that_contradict_each_other_are_named_with_a_line),
 	    T(all_faults_are_reported_in_one_run),
