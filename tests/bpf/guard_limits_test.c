@@ -623,8 +623,11 @@ static void redirect(int family, struct dest (*make)(uint16_t port), uint8_t sta
 	uint16_t port = 0, standby = 0;
 	int primary = listen_on(family, &port), other = listen_on(family, &standby), fd = -1;
 	struct dest d = make(port);
-	struct sockaddr_storage at = {.ss_family = 0};
-	socklen_t len = sizeof(at);
+	union {
+		struct sockaddr_storage any;
+		struct sockaddr_in in; /* the port is at the same place in both families */
+	} at = {.in.sin_port = 0};
+	socklen_t len = sizeof(at.any);
 
 	p.standby.family = standby_family;
 	p.standby.port_be = standby;
@@ -636,8 +639,8 @@ static void redirect(int family, struct dest (*make)(uint16_t port), uint8_t sta
 	assert_int_equal(try_connect(&d, &fd), 0);
 	assert_true(arrives(other, 1000));
 	assert_false(arrives(primary, 0));
-	assert_int_equal(getpeername(fd, (struct sockaddr *)&at, &len), 0);
-	assert_int_equal(((struct sockaddr_in *)&at)->sin_port, standby);
+	assert_int_equal(getpeername(fd, (struct sockaddr *)&at.any, &len), 0);
+	assert_int_equal(at.in.sin_port, standby);
 	assert_int_equal(counters(&d).redirected, 1);
 	assert_int_equal(counters(&d).refused[KILTER_REFUSED_OPEN], 0);
 	assert_int_equal(counters(&d).open, 0); /* it is the stand-by's */
