@@ -44,6 +44,7 @@
 #include "probe/adopt.h"
 #include "probe/iter.h"
 #include "probe/mount.h"
+#include "probe/netns.h"
 #include "probe/probe.h"
 #include "probe/sampler.h"
 
@@ -71,6 +72,8 @@ struct agent {
 	struct probe_set *probes;
 	struct adopt *adopt;
 	struct guard_iter *guard_iter;
+	struct loop_source *netns_source;
+	struct netns *netns; /* NULL: connections of other network namespaces are left */
 	struct sampler *sampler;
 	struct collect *collect;
 	struct model *model;
@@ -637,16 +640,50 @@ static struct audit_options audit_options(const struct agent *a)
 	};
 }
 
-/* What a policy asks for and this kernel cannot do. */
+/* The first policy that ends connections, or NULL. */
+static const struct config_policy *closing_policy(const struct agent *a)
+{
+	if (a->config.guard.defaults.close_connections)
+		return &a->config.guard.defaults;
+	for (uint32_t i = 0; i < a->config.guard.policies_count; i++)
+		if (a->config.guard.policies[i].close_connections)
+			return &a->config.guard.policies[i];
+	return NULL;
+}
+
+/* What a policy asks for and cannot be had. */
 static void warn_of_policies(const struct agent *a)
 {
-	bool can_close = probe_program(a->probes, "guard_close");
+	const struct config_policy *p = closing_policy(a);
 
-	for (uint32_t i = 0; !can_close && i < a->config.guard.policies_count; i++)
-		if (a->config.guard.policies[i].close_connections)
-			log_warn("policy %s: on_open: close_connections has no effect: it takes "
-				 "bpf_sock_destroy (Linux 6.5)",
-				 a->config.guard.policies[i].name);
+	if (!p)
+		return;
+	if (!probe_program(a->probes, "guard_close"))
+		log_warn("policy %s: on_open: close_connections has no effect: it takes "
+			 "bpf_sock_destroy (Linux 6.5)",
+			 p->name);
+	else if (!a->netns)
+		log_warn("policy %s: on_open: close_connections leaves the connections of other "
+			 "network namespaces: that takes CAP_SYS_ADMIN and CAP_SYS_PTRACE, and the "
+			 "policy at the start",
+			 p->name);
+}
+
+/* A child that ends connections in other network namespaces is through with them. */
+static void on_netns(void *ctx, int fd, uint32_t events)
+{
+	struct agent *a = ctx;
+	int n;
+
+	(void)fd;
+	(void)events;
+	while ((n = netns_result(a->netns)) >= 0)
+		if (n)
+			guard_connections_ended(n);
+	if (n == -EAGAIN)
+		return;
+	log_error("the child for other network namespaces is gone: their connections are left");
+	loop_remove(a->loop, &a->netns_source);
 }
 
 static const struct flags *the_flags;
@@ -823,6 +860,8 @@ static int start_probes(struct agent *a)
 	err = guard_iter_new(&a->guard_iter, a->probes);
 	if (err)
 		log_warn("open connections do not join new circuits: %s", strerror(-err));
+	if (!err && closing_policy(a))
+		guard_iter_everywhere(a->guard_iter, &a->netns);
 	warn_of_policies(a);
 	enter = probe_program(a->probes, "syscall_enter");
 	leave = probe_program(a->probes, "syscall_exit");
@@ -937,6 +976,9 @@ static int start_loop(struct agent *a)
 	err = err ? err
 		  : loop_add_fd(a->loop, front_notice_fd(a->front), EPOLLIN, on_front_notice, a,
 				NULL);
+	if (!err && a->netns)
+		err = loop_add_fd(a->loop, netns_fd(a->netns), EPOLLIN, on_netns, a,
+				  &a->netns_source);
 	return err ? log_err(err, "event loop") : 0;
 }
 
@@ -973,6 +1015,7 @@ static void stop_rooms(struct agent *a)
 	bus_reset();
 	audit_close(&a->audit);
 	adopt_free(&a->adopt);
+	netns_stop(&a->netns);
 	guard_iter_free(&a->guard_iter);
 	if (a->unpin && a->probes) {
 		int err = probe_set_unpin(a->probes);
@@ -1018,7 +1061,10 @@ static int run(struct agent *a)
 		log_err(err, "cannot drop capabilities");
 		return EXIT_RUNTIME;
 	}
-	phase(a, "rights", "CAP_BPF CAP_PERFMON CAP_NET_ADMIN");
+	phase(a, "rights",
+	      a->netns ? "CAP_BPF CAP_PERFMON CAP_NET_ADMIN; of kilterd-netns CAP_SYS_ADMIN "
+			 "CAP_SYS_PTRACE CAP_BPF CAP_PERFMON"
+		       : "CAP_BPF CAP_PERFMON CAP_NET_ADMIN");
 	bus_publish(&(struct bus_event){.kind = BUS_AGENT_START,
 					.subject = "kilterd",
 					.action = "agent-start",

@@ -153,6 +153,7 @@ struct guard_ticket {
 	bool trial;	  /* of a half-open circuit: its first outcome gives the permit back */
 };
 
+#define GUARD_DEBT_NS  1000000000ull   /* beyond a burst; no caller waits so long */
 #define GUARD_ADMITTED KILTER_REFUSALS /* no reason to refuse */
 
 /* The share of connects that a circuit lets through that was closed a moment ago: rises with time
@@ -187,8 +188,9 @@ static __always_inline __u32 guard_admit(struct kilter_guard_runtime *rt,
 		rt->arrival_ns = 0;
 		rt->open_peak = rt->open;
 	}
-	/* What was let through at another rate is no debt beyond a burst. */
-	arrival = now_ns + p->rate_tolerance_ns + p->rate_interval_ns;
+	/* What was let through at another rate is no debt for long. Not exactly a burst: now_ns is
+	 * as old as this caller has waited, and what is taken off here another one is given. */
+	arrival = now_ns + p->rate_tolerance_ns + p->rate_interval_ns + GUARD_DEBT_NS;
 	if (rt->arrival_ns > arrival)
 		rt->arrival_ns = arrival;
 	arrival = rt->arrival_ns > now_ns ? rt->arrival_ns : now_ns;

@@ -33,16 +33,16 @@ ARCHES = {
               "command": ("qemu-system-aarch64", "-machine", "virt", "-cpu", "max,pauth-impdef=on")},
 }
 LOCKED = {"sid", "6.1-arm64"}  # these boot with lockdown=integrity, as Secure Boot does it
-OLD = {"tcp_conn", "guard_connect", "syscall", "sock_iter"}  # the probes that have a lower tier: user/probe/registry.c
+OLD = {"tcp_conn", "guard_connect", "guard_iter", "syscall", "sock_iter"}  # the probes that have a lower tier: user/probe/registry.c
 
 # name: (architecture, suite, package of the image, the probes that have their lower tier there: docs/kernels.md,
 #        where the libraries are from: this machine, a suite, or "static": the programs of `make static`, which have none)
 KERNELS = {
     "5.10": ("amd64", "bullseye", r"linux-image-5\.10\.[\d.-]+-cloud-amd64", OLD, "static"),
-    "6.1": ("amd64", "bookworm", r"linux-image-6\.1\.[\d.-]+-cloud-amd64", set(), None),
+    "6.1": ("amd64", "bookworm", r"linux-image-6\.1\.[\d.-]+-cloud-amd64", {"guard_iter"}, None),
     "6.12": ("amd64", "trixie", r"linux-image-6\.12\.[\w.+-]+-cloud-amd64", set(), "trixie"),
     "sid": ("amd64", "sid", r"linux-image-\d[\w.+-]+-cloud-amd64", set(), "static"),
-    "6.1-arm64": ("arm64", "bookworm", r"linux-image-6\.1\.[\d.-]+-cloud-arm64", set(), "bookworm"),
+    "6.1-arm64": ("arm64", "bookworm", r"linux-image-6\.1\.[\d.-]+-cloud-arm64", {"guard_iter"}, "bookworm"),
 }
 TOOLS = (
     ("bookworm-backports", "qemu-system-(common|data)|seabios"),
@@ -245,7 +245,7 @@ def results(out, name):
 
 def one(tools, kernel, initramfs, out, name):
     lower = KERNELS[name][3]
-    tiers = "lower" if lower else "full,lower"
+    tiers = "lower" if lower == OLD else "full,lower"
     vmlinuz, release = kernel
     code, seconds = boot(tools, vmlinuz, initramfs, out, name, tiers)
     if code is None and not results(out, name)[0]:  # never reached a test: emulation is not perfect

@@ -359,7 +359,7 @@ void guard_reconfigure(struct guard *g, const struct config *c)
 	g->changed = true;
 }
 
-static void connections_ended(int n)
+void guard_connections_ended(int n)
 {
 	char reason[64];
 
@@ -388,7 +388,7 @@ static void run_hooks(struct guard *g)
 
 		g->close_passes--;
 		if (n > 0)
-			connections_ended(n);
+			guard_connections_ended(n);
 	}
 }
 

@@ -118,6 +118,8 @@ void guard_counts(const struct guard *g, uint32_t *ret_open, uint32_t *ret_desti
 		  uint32_t *ret_destinations);
 void guard_each(const struct guard *g, void (*fn)(void *ctx, const struct guard_circuit *c),
 		void *ctx);
+/* Connections of open circuits were ended, by hooks.close or on its behalf: says so. */
+void guard_connections_ended(int n);
 /* Removes every entry from the kernel (--unpin, panic). */
 void guard_release_all(struct guard *g);
 

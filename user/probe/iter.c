@@ -9,9 +9,11 @@
 #include <bpf/libbpf.h>
 
 #include "core/cleanup.h"
+#include "probe/netns.h"
 
 struct guard_iter {
 	struct bpf_link *join, *close;
+	struct netns *elsewhere; /* not ours */
 };
 
 int iter_run(const struct bpf_link *link)
@@ -90,5 +92,19 @@ int guard_iter_close(void *guard_iter)
 {
 	const struct guard_iter *g = guard_iter;
 
+	if (g->elsewhere)
+		netns_ask(g->elsewhere);
 	return g->close ? iter_run(g->close) : -ENOTSUP;
+}
+
+int guard_iter_everywhere(struct guard_iter *g, struct netns **ret)
+{
+	int err;
+
+	if (!g->close)
+		return -ENOTSUP;
+	err = netns_start(ret, g->close);
+	if (!err)
+		g->elsewhere = *ret;
+	return err;
 }
