@@ -34,6 +34,7 @@ struct cli {
 	const char *action, *service, *outcome, *since; /* audit query */
 	char **args;
 	int argc;
+	int http_status;       /* of the daemon's last answer; 0: none */
 	struct cli_maps *maps; /* the fallback, opened when first needed */
 };
 

@@ -121,7 +121,8 @@ static int switch_all(struct cli *c, bool release)
 
 		free(r.body);
 		status = post(c, release ? "/api/v1/guard/release" : "/api/v1/guard/arm", "guard");
-		if (status != CLI_FAILED || !release || geteuid())
+		if (status != CLI_FAILED || !release || geteuid() ||
+		    (c->http_status >= 400 && c->http_status < 500))
 			return status;
 		/* Its front answers and it does not: hung, or starved. */
 	} else if (!release) {

@@ -56,6 +56,7 @@ static int exchange(struct cli *c, const char *method, const char *path, json_t 
 	int status = CLI_DONE;
 
 	*ret_err = cli_http(c->socket, method, path, &r);
+	c->http_status = *ret_err ? 0 : r.status;
 	if (*ret_err == -EBADMSG || *ret_err == -EMSGSIZE) { /* someone is there, but who? */
 		fprintf(stderr, "kilter: what answers at %s does not speak HTTP as kilterd does\n",
 			c->socket);
