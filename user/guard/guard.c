@@ -217,7 +217,7 @@ static void look_at_switch(struct guard *g)
 	if (g->tell_released)
 		announce_switch(g, "found released at start", UINT32_MAX);
 	g->tell_released = false;
-	if (!sync_switch_read(&g->sync, KILTER_SWITCH_OFF, &value) && !value != !g->switched) {
+	if (!sync_switch_read(&g->sync, KILTER_SWITCH_OFF, &value) && value != g->switched) {
 		g->switched = value;
 		g->released_by_hand = value;
 		g->changed = true;
