@@ -90,6 +90,22 @@ class Close(guarded.Case):
         self.assertEqual(outcomes, ["reset", "refused"])
         self.wait_closed(1)
 
+    def test_in_another_network_namespace(self):
+        netns = self.network()
+        self.upstream = self.server(netns=netns)
+        self.to, self.other = self.upstream.destination, self.server(netns=netns).destination
+        self.start(*({"destination": to, "consecutive_failures": FAILURES, "on_open": "close_connections",
+                      "base_open": "2s"} for to in (self.to, self.other)))
+        caller = self.caller(netns=netns)
+        caller.fill_pool(self.to, POOL)
+        caller.fill_pool(self.other, OTHERS)
+        self.fail(caller)
+        self.wait_ended(caller)
+        self.untouched(caller)
+        self.wait_closed(POOL)
+        rights = [p for p in self.daemon.json("/api/v1/startup")["items"] if p["name"] == "rights"]
+        self.assertIn("kilterd-netns", rights[0]["result"])
+
     def test_each_opening_ends_what_is_there_then(self):
         self.prepare()
         for times in (1, 2):

@@ -195,7 +195,7 @@ static bool parse_rate(const char *s, double *ret)
 	char *end;
 	double v;
 
-	if (!((*s >= '0' && *s <= '9') || *s == '.'))
+	if (!*s || strspn(s, "0123456789.") != strlen(s))
 		return false;
 	v = strtod(s, &end);
 	if (*end || end == s || !isfinite(v) || v < 0 || v > LIMIT_MAX)
