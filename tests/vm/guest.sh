@@ -103,9 +103,11 @@ guarded() { # LABEL
 	sleep 2
 	kilter circuits trip '*->127.0.0.3:80'
 	sleep 3
+	ended=$(metrics | sed -n 's/^kilter_circuit_connections_closed_total{.*127.0.0.3:80.*} //p')
+	echo "ended: $ended"
 	case $(tier guard_iter) in
-	full) ! alive $pool ;;
-	*) alive $pool ;;
+	full) [ "$ended" = 1 ] ;;
+	*) [ "$ended" = 0 ] && alive $pool ;;
 	esac
 	result "$1: connections of an open circuit end where the kernel can end them" $?
 	kill $pool 2> /dev/null
