@@ -80,7 +80,8 @@ passes() { # URL TIMES: how many get through
 }
 
 tier() { # PROBE
-	kilter status -o json | tr '{' '\n' | sed -n "s/.*\"name\":\"$1\".*\"tier\":\"\([a-z]*\)\".*/\1/p"
+	curl -s http://127.0.0.1:9470/api/v1/status | tr '{' '\n' |
+		sed -n "s/.*\"name\":\"$1\".*\"tier\":\"\([a-z]*\)\".*/\1/p"
 }
 
 # A child that has ended and was not waited for has no descriptors.
@@ -104,7 +105,6 @@ guarded() { # LABEL
 	kilter circuits trip '*->127.0.0.3:80'
 	sleep 3
 	ended=$(metrics | sed -n 's/^kilter_circuit_connections_closed_total{.*127.0.0.3:80.*} //p')
-	echo "ended: $ended"
 	case $(tier guard_iter) in
 	full) [ "$ended" = 1 ] ;;
 	*) [ "$ended" = 0 ] && alive $pool ;;
