@@ -305,7 +305,7 @@ int dns_answer(struct dns *d, const unsigned char *msg, size_t len)
 			continue;
 		if (clean_name(ns_rr_name(rr), owner) && strcmp(owner, asked))
 			add_name(d, &a, owner); /* behind a CNAME */
-		add_name(d, &a, asked); /* the latest: what callers say */
+		add_name(d, &a, asked);		/* the latest: what callers say */
 		taken++;
 	}
 	d->answers += taken > 0;
