@@ -145,7 +145,7 @@ class Limits(guarded.Case):
 
     def test_a_very_slow_rate_has_its_burst(self):
         caller = self.prepare()
-        for rate, burst in (("0.000001", 18448), ("0.00001", 184469), (1e-300, 5)):
+        for rate, burst in (("0.000001", 18448), ("0.00001", 184469), ("0." + 300 * "0" + "1", 5)):
             with self.subTest(rate=rate, burst=burst):
                 self.assertEqual(self.post(f"limits/{self.name}/set", rate_limit=rate, burst=burst)[0], 200)
                 self.assertEqual(caller.ask(self.to, 5), ["200"] * 5)
