@@ -53,7 +53,7 @@ static __always_inline void connect_failed_as(struct kilter_sock *s, __u32 reaso
 	if (c && reason < KILTER_CONNECT_FAILURES)
 		add_to(c->failed[reason], 1);
 	if (audit_connect)
-		emit_net(KILTER_EVENT_CONNECT, s, &s->dest, err, ns, 0, 0);
+		emit_net(KILTER_EVENT_CONNECT, s, &s->dest, err, ns, 0);
 	if (reason != KILTER_CONNECT_OTHER)
 		sock_guard_connect_failed(s, bpf_ktime_get_boot_ns());
 	else

@@ -4,34 +4,14 @@
 #define KILTER_BPF_DNS_H
 
 #include "lib/emit.h"
+#include "lib/packet.h"
 
-#define DNS_ETH_P_IP   0x0800
-#define DNS_ETH_P_IPV6 0x86dd
-#define DNS_UDP	       17
-#define DNS_PORT       53
-#define DNS_HEADER     12
+#define DNS_PORT   53
+#define DNS_HEADER 12
 
 #define DNS_RECORDS_PER_SECOND 200
 
-static __u64 dns_second;
-static __u32 dns_count;
-
-/* Unlocked: CPUs that race let a few more through. */
-static __always_inline bool dns_may_record(void)
-{
-	__u64 second = bpf_ktime_get_boot_ns() / 1000000000;
-
-	if (dns_second != second) {
-		dns_second = second;
-		dns_count = 0;
-	}
-	if (dns_count < DNS_RECORDS_PER_SECOND) {
-		dns_count++;
-		return true;
-	}
-	count_drop(KILTER_DROP_EVENTS_DNS);
-	return false;
-}
+static __u64 dns_rate;
 
 /* Any packet that is not TCP and came in: most are no answers and leave here. */
 static __noinline int dns_seen(struct __sk_buff *skb)
@@ -39,26 +19,11 @@ static __noinline int dns_seen(struct __sk_buff *skb)
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	struct bpf_sock *sk = skb->sk; /* a copy: the verifier tracks the NULL test of a register */
 	struct kilter_event_dns *e;
+	__u32 l3 = packet_transport(skb, data, end, PACKET_UDP);
 	struct udphdr *uh;
-	__u32 l3;
 	__u64 n;
 
-	if (skb->protocol == bpf_htons(DNS_ETH_P_IP)) {
-		struct iphdr *ip = data;
-
-		if ((void *)(ip + 1) > end || ip->protocol != DNS_UDP)
-			return 0;
-		l3 = (*(__u8 *)data & 0x0f) * 4;
-	} else if (skb->protocol == bpf_htons(DNS_ETH_P_IPV6)) {
-		struct ipv6hdr *ip6 = data;
-
-		if ((void *)(ip6 + 1) > end || ip6->nexthdr != DNS_UDP)
-			return 0;
-		l3 = sizeof(*ip6);
-	} else {
-		return 0;
-	}
-	if (l3 < 20 || l3 > 60)
+	if (!l3)
 		return 0;
 	uh = data + l3;
 	if ((void *)(uh + 1) > end || uh->source != bpf_htons(DNS_PORT))
@@ -71,7 +36,9 @@ static __noinline int dns_seen(struct __sk_buff *skb)
 	sk = bpf_sk_fullsock(sk);
 	if (!sk || sk->dst_port != bpf_htons(DNS_PORT))
 		return 0;
-	if (skb->len < l3 + DNS_HEADER || !dns_may_record())
+	if (skb->len < l3 + DNS_HEADER ||
+	    !record_allowed(&dns_rate, DNS_RECORDS_PER_SECOND, bpf_ktime_get_boot_ns(),
+			    KILTER_DROP_EVENTS_DNS))
 		return 0;
 	n = skb->len - l3;
 	if (n > KILTER_DNS_BYTES) {

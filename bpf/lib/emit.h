@@ -20,6 +20,27 @@ static __always_inline void *event_reserve(__u32 type, __u64 size)
 	return h;
 }
 
+/*
+ * May there be one more record of a kind that is limited? Else counts it as dropped. *rate is a
+ * global of the object's own: the second under way << 32, and how many there were in it. (One word:
+ * a static struct would be split by clang, under names with dots, which BTF does not take.)
+ * Unlocked: CPUs that race write a few more.
+ */
+static __always_inline bool record_allowed(__u64 *rate, __u32 per_second, __u64 now_ns,
+					   enum kilter_drop drop)
+{
+	__u64 none = now_ns / 1000000000 << 32, had = *rate;
+
+	if (had >> 32 != none >> 32)
+		had = none;
+	if ((__u32)had < per_second) {
+		*rate = had + 1;
+		return true;
+	}
+	count_drop(drop);
+	return false;
+}
+
 static __always_inline void event_owner(struct kilter_event *h, const struct kilter_sock *s)
 {
 	h->cgroup_id = s->cgroup_id;
@@ -31,7 +52,7 @@ static __always_inline void event_owner(struct kilter_event *h, const struct kil
 
 static __always_inline void emit_net(__u32 type, const struct kilter_sock *s,
 				     const struct kilter_peer *peer, __u32 err, __u64 latency_ns,
-				     __u32 backlog, __u32 reason)
+				     __u32 backlog)
 {
 	struct kilter_event_net *e = event_reserve(type, sizeof(*e));
 
@@ -42,7 +63,7 @@ static __always_inline void emit_net(__u32 type, const struct kilter_sock *s,
 	e->peer = *peer;
 	e->err = err;
 	e->backlog = backlog;
-	e->reason = reason;
+	e->reason = 0;
 	bpf_ringbuf_submit(e, 0);
 }
 

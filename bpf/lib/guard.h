@@ -292,17 +292,27 @@ static __always_inline enum guard_verdict guard_check(__u32 workload, __u32 peer
 	return redirect ? GUARD_REDIRECT : GUARD_REFUSE;
 }
 
-/* Takes back that a connection was counted as open. */
+/*
+ * A connection that was counted as open at *counted_ns is none any more: closed, ended, or never
+ * came to be. Whoever says so first; a runtime that was made anew has not counted it.
+ */
 static __always_inline void guard_uncount(const struct kilter_circuit_key *counters,
-					  __u64 counted_ns)
+					  __u64 *counted_ns)
 {
-	struct kilter_guard_runtime *rt = bpf_map_lookup_elem(&guard_runtime, counters);
+	struct kilter_circuit_key key = *counters;
+	struct kilter_guard_runtime *rt;
 
-	if (!rt || !counted_ns)
+	if (!*counted_ns)
 		return;
+	rt = bpf_map_lookup_elem(&guard_runtime, &key);
+	if (!rt) {
+		*counted_ns = 0;
+		return;
+	}
 	bpf_spin_lock(&rt->lock);
-	if (counted_ns == rt->made_ns && rt->open)
+	if (*counted_ns == rt->made_ns && rt->open)
 		rt->open--;
+	*counted_ns = 0;
 	bpf_spin_unlock(&rt->lock);
 }
 
@@ -311,11 +321,11 @@ static __always_inline void guard_uncount(const struct kilter_circuit_key *count
 #define GUARD_SUCCESS (1u << 8)
 #define GUARD_TRIAL   (1u << 9)
 /* What becomes of it inside. */
-#define GUARD_FAILED	(1u << 10)
-#define GUARD_SLOW	(1u << 11)
-#define GUARD_LATE	(1u << 12)	   /* of an earlier stay in some state */
-#define GUARD_STATUS(s) ((__u64)(s) << 16) /* HTTP status, 0: none */
-#define GUARD_TOOK(us)	((__u64)(us) << 32)
+#define GUARD_FAILED	  (1u << 10)
+#define GUARD_SLOW	  (1u << 11)
+#define GUARD_LATE	  (1u << 12)		 /* of an earlier stay in some state */
+#define GUARD_STATUS(s)	  ((__u64)(s) << 16)	 /* HTTP status, 0: none */
+#define GUARD_TOOK(units) ((__u64)(units) << 32) /* of KILTER_SLOW_SHIFT */
 
 /* Is it one of the statuses that the policy calls failures? Read without a copy: a policy that is
  * replaced meanwhile answers for itself or for its successor. */
@@ -469,7 +479,7 @@ __noinline __u64 guard_outcome(__u32 workload, __u32 peer, __u64 generation, __u
 		return 0;
 	if (what & p->failures || guard_status_fails(&key, what >> 16 & 0xffff))
 		is |= GUARD_FAILED;
-	if (p->slow_us && what >> 32 > p->slow_us)
+	if (p->slow && what >> 32 > p->slow)
 		is |= GUARD_SLOW;
 	if (generation && generation != p->generation)
 		is |= GUARD_LATE;

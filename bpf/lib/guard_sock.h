@@ -62,17 +62,17 @@ static __noinline void sock_guard_join(struct kilter_sock *s)
 static __always_inline void sock_guard_request(struct kilter_sock *s, __u16 status, __u8 error,
 					       __u64 ns, __u64 now_ns)
 {
-	__u64 us = ns / 1000;
+	__u64 took = ns >> KILTER_SLOW_SHIFT;
 
 	if (!sock_has_circuit(s))
 		sock_guard_join(s);
 	if (!sock_has_circuit(s))
 		return;
-	if (us > (__u32)-1)
-		us = (__u32)-1;
+	if (took > (__u32)-1)
+		took = (__u32)-1;
 	sock_guard_tell(s,
 			(error ? KILTER_FAIL_ON_NO_ANSWER : GUARD_SUCCESS) | GUARD_STATUS(status) |
-			    GUARD_TOOK(us),
+			    GUARD_TOOK(took),
 			now_ns);
 }
 
@@ -101,25 +101,9 @@ static __always_inline void sock_guard_closed(struct kilter_sock *s, __u64 now_n
 		sock_guard_release(s);
 }
 
-/* It is no open connection of its circuit any more: closed, ended, or never came to be. Whoever
- * says so first; a runtime that was made anew has not counted it. */
 static __always_inline void sock_guard_uncount(struct kilter_sock *s)
 {
-	struct kilter_circuit_key key = s->counters;
-	struct kilter_guard_runtime *rt;
-
-	if (!s->counted_ns)
-		return;
-	rt = bpf_map_lookup_elem(&guard_runtime, &key);
-	if (!rt) {
-		s->counted_ns = 0;
-		return;
-	}
-	bpf_spin_lock(&rt->lock);
-	if (s->counted_ns == rt->made_ns && rt->open)
-		rt->open--;
-	s->counted_ns = 0;
-	bpf_spin_unlock(&rt->lock);
+	guard_uncount(&s->counters, &s->counted_ns);
 }
 
 #endif

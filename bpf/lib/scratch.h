@@ -46,10 +46,6 @@ struct scratch {
 	char buf[SCRATCH_BYTES + 16]; /* 16: an 8-byte read at any masked offset stays inside */
 };
 
-/* A field read anew, so that the verifier takes it for any number and need not follow what it
- * can be: the ways through a loop then meet again. */
-#define forgotten(field) (*(volatile typeof(field) *)&(field))
-
 /* 8, and the verifier need not know: a position that grows by it stays any number, so that the
  * turns of a loop are alike (Linux 6.12 would follow each of their pairs). */
 #define WORD(sc) (8 + forgotten((sc)->zero))

@@ -12,6 +12,10 @@
 
 #include "lib/identity.h"
 
+/* A field read anew, so that the verifier takes it for any number and need not follow what it
+ * can be: the ways through a loop then meet again. */
+#define forgotten(field) (*(volatile typeof(field) *)&(field))
+
 #define SOCK_LISTENER	(1u << 0)
 #define SOCK_OPEN	(1u << 1) /* counted as opened or adopted, not yet as closed */
 #define SOCK_ADOPTED	(1u << 2) /* older than the agent: sockops will not tell of its end */

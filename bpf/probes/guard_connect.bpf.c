@@ -22,25 +22,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
  * (measured): all are counted, this many a second are records of their own. */
 #define REFUSED_RECORDS_PER_SECOND 256
 
-static __u64 records_second;
-static __u32 records_count;
-
-/* Unlocked: CPUs that race write a few more. */
-static __always_inline bool may_record(__u64 now_ns)
-{
-	__u64 second = now_ns / 1000000000;
-
-	if (records_second != second) {
-		records_second = second;
-		records_count = 0;
-	}
-	if (records_count < REFUSED_RECORDS_PER_SECOND) {
-		records_count++;
-		return true;
-	}
-	count_drop(KILTER_DROP_EVENTS_REFUSED);
-	return false;
-}
+static __u64 refused_rate;
 
 /* err: what a refusal is to the caller. reason: enum kilter_refusal, or KILTER_REDIRECTED. */
 static __always_inline void record(__u32 workload, const struct kilter_peer *peer, __u32 err,
@@ -48,7 +30,8 @@ static __always_inline void record(__u32 workload, const struct kilter_peer *pee
 {
 	struct kilter_event_net *e;
 
-	if (!may_record(now_ns))
+	if (!record_allowed(&refused_rate, REFUSED_RECORDS_PER_SECOND, now_ns,
+			    KILTER_DROP_EVENTS_REFUSED))
 		return;
 	e = event_reserve(KILTER_EVENT_REFUSED, sizeof(*e));
 	if (!e)
@@ -134,7 +117,7 @@ static __noinline int decide(struct bpf_sock_addr *ctx, const struct kilter_peer
 	to = intern_peer(peer);
 	if (s)
 		give_up(s, ctx->protocol);
-	__builtin_memset(&t, 0, sizeof(t));
+	__builtin_memset(&t, 0, sizeof(t)); /* guard_check() does as well, where it is asked */
 	if (ctx->protocol == IPPROTO_TCP || ctx->protocol == IPPROTO_MPTCP)
 		verdict = guard_check(workload, to, peer->family, true, now_ns, &p, &t);
 	if (verdict == GUARD_REFUSE) {
@@ -160,7 +143,7 @@ static __noinline int decide(struct bpf_sock_addr *ctx, const struct kilter_peer
 	if (!s)
 		s = sock_get_or_create(sk);
 	if (!s) {
-		guard_uncount(&t.counters, t.counted_ns);
+		guard_uncount(&t.counters, &t.counted_ns);
 		return verdict;
 	}
 	sock_own(s, workload);

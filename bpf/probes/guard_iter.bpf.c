@@ -16,8 +16,6 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-#define READ_AGAIN(field) (*(volatile typeof(field) *)&(field))
-
 extern int bpf_sock_destroy(struct sock_common *sk) __ksym __weak;
 
 /* One byte for each socket that was touched: user space counts them. */
@@ -70,7 +68,7 @@ int guard_join(struct bpf_iter__bpf_sk_storage_map *ctx)
 	}
 	bpf_spin_unlock(&rt->lock);
 	/* It may have ended meanwhile; whoever ended it clears these before it looks. */
-	if (!(READ_AGAIN(s->flags) & SOCK_OPEN) || READ_AGAIN(s->guard_flags) & SOCK_GUARD_RELEASED)
+	if (!(forgotten(s->flags) & SOCK_OPEN) || forgotten(s->guard_flags) & SOCK_GUARD_RELEASED)
 		sock_guard_uncount(s);
 	if (counted)
 		tell(ctx->meta);

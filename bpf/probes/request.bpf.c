@@ -5,14 +5,11 @@
  * protocols cost one branch more; the others go to their protocol's parser.
  */
 #include "lib/dns.h"
+#include "lib/packet.h"
 #include "lib/sock.h"
 #include "protocols/http1.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
-
-#define ETH_P_IP   0x0800
-#define ETH_P_IPV6 0x86dd
-#define TCP_PROTO  6
 
 #define TH_FIN 0x01
 #define TH_SYN 0x02
@@ -28,30 +25,13 @@ struct segment {
 	__u8 flags;
 };
 
-/* The headers lie in the linear area: the stack has pulled them in, or has just written them. */
 static __always_inline bool segment_parse(struct __sk_buff *skb, struct segment *ret)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	__u32 l3 = packet_transport(skb, data, end, PACKET_TCP);
 	struct tcphdr *th;
-	__u32 l3;
 
-	if (skb->protocol == bpf_htons(ETH_P_IP)) {
-		struct iphdr *ip = data;
-
-		if ((void *)(ip + 1) > end || ip->protocol != TCP_PROTO)
-			return false;
-		l3 = (*(__u8 *)data & 0x0f) * 4;
-	} else if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
-		struct ipv6hdr *ip6 = data;
-
-		/* Extension headers before TCP are rare enough to be left unseen. */
-		if ((void *)(ip6 + 1) > end || ip6->nexthdr != TCP_PROTO)
-			return false;
-		l3 = sizeof(*ip6);
-	} else {
-		return false;
-	}
-	if (l3 < 20 || l3 > 60)
+	if (!l3)
 		return false;
 	th = data + l3;
 	if ((void *)(th + 1) > end)

@@ -114,7 +114,7 @@ static __noinline int on_established(struct bpf_sock_ops *ctx, struct bpf_sock *
 			add_to(c->connect_sum_ns, ns);
 			add_to(c->connect_hist[i], 1);
 		}
-		emit_net_if(audit_connect, KILTER_EVENT_CONNECT, s, &s->dest, 0, ns, 0, 0);
+		emit_net_if(audit_connect, KILTER_EVENT_CONNECT, s, &s->dest, 0, ns, 0);
 	}
 	return 0;
 }
@@ -153,7 +153,7 @@ static __noinline int on_listen(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
 	} else {
 		peer_v4(&at, ctx->local_ip4, bpf_htons(ctx->local_port));
 	}
-	emit_net_if(audit_listen, KILTER_EVENT_LISTEN, s, &at, 0, 0, fresh.queue_limit, 0);
+	emit_net_if(audit_listen, KILTER_EVENT_LISTEN, s, &at, 0, 0, fresh.queue_limit);
 	return 0;
 }
 

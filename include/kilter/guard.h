@@ -65,6 +65,7 @@ enum kilter_guard_mode {
 
 #define KILTER_RATIO_ONE	10000 /* ratios in the kernel are in 1/10000 */
 #define KILTER_WINDOW_CALLS_MAX 1024
+#define KILTER_SLOW_SHIFT	10 /* about a microsecond, without a division a request */
 
 /* Why a connect() was refused, or would have been. */
 enum kilter_refusal {
@@ -89,11 +90,11 @@ struct kilter_guard_rules {
 	__u64 generation;
 	__u64 base_open_ns;		    /* how long a trip by the kernel alone holds */
 	struct kilter_circuit_key counters; /* {0, 0}: the key of the policy itself */
-	__u32 slow_us;			    /* a request that took longer is slow; 0: none is */
-	__u32 consecutive_failures;	    /* 0: the kernel never trips for failures in a row */
-	__u16 window_calls;		    /* 0: the kernel trips for no ratio */
-	__u16 minimum_calls;		    /* of them, before a ratio counts */
-	__u16 failure_ratio;		    /* in 1/KILTER_RATIO_ONE; 0: off */
+	__u32 slow; /* ns >> KILTER_SLOW_SHIFT: a request that took longer is slow; 0: none is */
+	__u32 consecutive_failures; /* 0: the kernel never trips for failures in a row */
+	__u16 window_calls;	    /* 0: the kernel trips for no ratio */
+	__u16 minimum_calls;	    /* of them, before a ratio counts */
+	__u16 failure_ratio;	    /* in 1/KILTER_RATIO_ONE; 0: off */
 	__u16 slow_ratio;
 	__u16 successes; /* half-open: of trials, then the daemon hears of it at once */
 	__u8 failures;	 /* KILTER_FAIL_ON_* */

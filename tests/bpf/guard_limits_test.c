@@ -104,7 +104,7 @@ static void slow_calls_trip_and_slow_trials_fail(void **state)
 	struct talk c;
 
 	(void)state;
-	p.rules.slow_us = 20000;
+	p.rules.slow = (__u32)(20 * MS >> KILTER_SLOW_SHIFT);
 	p.rules.slow_ratio = KILTER_RATIO_ONE * 3 / 4;
 	tell(&d, &p);
 	c = talk_begin(&d, listener);
@@ -122,7 +122,7 @@ static void slow_calls_trip_and_slow_trials_fail(void **state)
 	talk_end(&c);
 
 	p = policy(KILTER_CIRCUIT_HALF_OPEN, KILTER_GUARD_ENFORCE);
-	p.rules.slow_us = 20000;
+	p.rules.slow = (__u32)(20 * MS >> KILTER_SLOW_SHIFT);
 	tell(&d, &p);
 	c = talk_begin(&d, listener);
 	talk_ask(&c);

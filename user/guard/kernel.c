@@ -45,7 +45,7 @@ static void desired_rules(const struct guard *g, const struct entry *e,
 	if (e->keys_count)
 		r->counters = e->keys[0]->key;
 	if (p->slow_call_ratio > 0)
-		r->slow_us = (__u32)(p->slow_call_ns / 1000 ? p->slow_call_ns / 1000 : 1);
+		r->slow = (__u32)(p->slow_call_ns >> KILTER_SLOW_SHIFT);
 	if (muted)
 		return;
 	r->consecutive_failures = p->consecutive_failures;

@@ -45,7 +45,7 @@ void policy_table_init(struct policy_table *t, const struct config *c);
 /* The most specific policy; NULL: none, guard.defaults applies. */
 const struct policy_entry *policy_match(const struct policy_table *t,
 					const struct policy_subject *s);
-/* Why this one: "by address and port, by workload; before NAME, NAME". */
+/* Why this one: "by address and port, workload; before NAME, NAME". */
 void policy_explain(const struct policy_table *t, const struct policy_subject *s,
 		    const struct policy_entry *e, char *buf, size_t size);
 /* The policies that need no caller: any caller, one address and port. */
