@@ -7,10 +7,7 @@
  * nothing) -> probes -> adoption of what was there before us -> model and judges -> rights
  * dropped -> loop.
  */
-#include <sys/capability.h>
 #include <sys/epoll.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/utsname.h>
@@ -35,6 +32,8 @@
 #include "core/clock.h"
 #include "core/log.h"
 #include "core/loop.h"
+#include "core/process.h"
+#include "core/rights.h"
 #include "core/selfstat.h"
 #include "export/snapshot_build.h"
 #include "guard/guard.h"
@@ -88,7 +87,6 @@ struct agent {
 	uint32_t front_pid;
 	bool unpin, losing;
 	uint64_t incomplete_until_ns;
-	struct selfstat process;
 };
 
 static void usage(FILE *f)
@@ -239,38 +237,14 @@ static void apply_log(const struct config *c)
 	log_setup(level, strcmp(c->log.format, "json") ? LOG_CONSOLE : LOG_JSON);
 }
 
-/* What is needed from here on; see docs/operations.md. Everything else is given up. */
-static int drop_rights(void)
-{
-	static const cap_value_t keep[] = {CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN};
-	cap_t caps = cap_init();
-	int err = 0;
+/* What is needed all the time; see docs/operations.md. Without these nothing can be loaded. */
+static const cap_value_t agent_rights[] = {CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN};
+#define AGENT_RIGHTS 3
 
-	if (!caps)
-		return -errno;
-	if (cap_set_flag(caps, CAP_PERMITTED, 3, keep, CAP_SET) ||
-	    cap_set_flag(caps, CAP_EFFECTIVE, 3, keep, CAP_SET) || cap_set_proc(caps))
-		err = -errno;
-	cap_free(caps);
-	if (!err && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
-		err = -errno;
-	return err;
-}
-
-/* Without these nothing can be loaded: said before anything is opened. */
+/* Said before anything is opened. */
 static int check_rights(void)
 {
-	static const cap_value_t need[] = {CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN};
-	cap_t caps = cap_get_proc();
-	cap_flag_value_t has, all = CAP_SET;
-
-	if (!caps)
-		return -errno;
-	for (unsigned int i = 0; i < 3; i++)
-		if (cap_get_flag(caps, need[i], CAP_EFFECTIVE, &has) || has != CAP_SET)
-			all = CAP_CLEAR;
-	cap_free(caps);
-	if (all == CAP_SET)
+	if (rights_has(agent_rights, AGENT_RIGHTS))
 		return 0;
 	log_error(
 	    "kilterd needs root, or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN (and the rights to "
@@ -738,35 +712,6 @@ static void on_stop(void *ctx, int signo)
 	loop_stop(a->loop, 0);
 }
 
-/* process_* of the agent, as every Prometheus client has them. */
-static void process_cpu(void *ctx, selfstat_emit_fn emit, void *emit_ctx)
-{
-	struct rusage ru;
-
-	(void)ctx;
-	if (!getrusage(RUSAGE_SELF, &ru))
-		emit(emit_ctx, "",
-		     (double)(ru.ru_utime.tv_sec + ru.ru_stime.tv_sec) +
-			 (double)(ru.ru_utime.tv_usec + ru.ru_stime.tv_usec) / 1e6);
-}
-
-static void process_rss(void *ctx, selfstat_emit_fn emit, void *emit_ctx)
-{
-	_cleanup_fclose_ FILE *f = fopen("/proc/self/statm", "re");
-	unsigned long long size, rss;
-
-	(void)ctx;
-	if (f && fscanf(f, "%llu %llu", &size, &rss) == 2)
-		emit(emit_ctx, "", (double)rss * (double)sysconf(_SC_PAGESIZE));
-}
-
-static void process_start(void *ctx, selfstat_emit_fn emit, void *emit_ctx)
-{
-	const struct agent *a = ctx;
-
-	emit(emit_ctx, "", (double)a->start_real_ns / 1e9);
-}
-
 static void map_memory(void *ctx, selfstat_emit_fn emit, void *emit_ctx)
 {
 	const struct agent *a = ctx;
@@ -789,18 +734,6 @@ static void events_seen(void *ctx, selfstat_emit_fn emit, void *emit_ctx)
 }
 
 static struct selfstat own_stats[] = {
-    {.name = "process_cpu_seconds_total",
-     .help = "CPU time of the agent.",
-     .type = SELFSTAT_COUNTER,
-     .collect = process_cpu},
-    {.name = "process_resident_memory_bytes",
-     .help = "Resident memory of the agent.",
-     .type = SELFSTAT_GAUGE,
-     .collect = process_rss},
-    {.name = "process_start_time_seconds",
-     .help = "Start of the agent, Unix time.",
-     .type = SELFSTAT_GAUGE,
-     .collect = process_start},
     {.name = "kilter_map_memory_bytes",
      .help = "What the kernel charges for our maps.",
      .type = SELFSTAT_GAUGE,
@@ -953,6 +886,7 @@ static int start_rooms(struct agent *a)
 								.ctx = a->guard_iter});
 	bus_subscribe(audit_bus_event, a->audit);
 	bus_subscribe(log_bus, a);
+	process_register_stats(a->start_real_ns);
 	for (unsigned int i = 0; i < sizeof(own_stats) / sizeof(own_stats[0]); i++) {
 		own_stats[i].ctx = a;
 		selfstat_register(&own_stats[i]);
@@ -1056,7 +990,7 @@ static int run(struct agent *a)
 		return err == -ENOSYS ? EXIT_KERNEL : EXIT_RUNTIME;
 	if (start_rooms(a) || start_loop(a))
 		return EXIT_RUNTIME;
-	err = drop_rights();
+	err = rights_keep(agent_rights, AGENT_RIGHTS);
 	if (err) {
 		log_err(err, "cannot drop capabilities");
 		return EXIT_RUNTIME;

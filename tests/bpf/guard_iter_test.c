@@ -122,9 +122,9 @@ static void connections_older_than_their_circuit_count(void **state)
 		return;
 	connect_some(&d, fds);
 	tell(&d, &p);
-	assert_int_equal(iter_run(join_link), CONNECTIONS);
+	assert_int_equal(iter_run(bpf_link__fd(join_link)), CONNECTIONS);
 	assert_int_equal(counters(&d).open, CONNECTIONS);
-	assert_int_equal(iter_run(join_link), 0); /* once */
+	assert_int_equal(iter_run(bpf_link__fd(join_link)), 0); /* once */
 	assert_int_equal(try_connect(&d, NULL), REFUSED);
 	close(fds[0]);
 	assert_int_equal(counters(&d).open, CONNECTIONS - 1);
@@ -133,12 +133,12 @@ static void connections_older_than_their_circuit_count(void **state)
 	/* The circuit goes and comes again: they are open still. */
 	forget(&d);
 	tell(&d, &p);
-	assert_int_equal(iter_run(join_link), CONNECTIONS);
+	assert_int_equal(iter_run(bpf_link__fd(join_link)), CONNECTIONS);
 	assert_int_equal(counters(&d).open, CONNECTIONS);
 	close_some(fds);
 	assert_int_equal(counters(&d).open, 0);
 	/* Closed by its program, with the server's end open: no connection any more. */
-	assert_int_equal(iter_run(join_link), 0);
+	assert_int_equal(iter_run(bpf_link__fd(join_link)), 0);
 	forget(&d);
 	close(listener);
 }
@@ -174,7 +174,7 @@ static void a_connection_counts_in_one_circuit_alone(void **state)
 	own.key.workload = our_id();
 	assert_int_not_equal(own.key.workload, 0);
 	tell(&own, &p);
-	assert_int_equal(iter_run(join_link), CONNECTIONS);
+	assert_int_equal(iter_run(bpf_link__fd(join_link)), CONNECTIONS);
 	assert_int_equal(counters(&any).open, 0);
 	assert_int_equal(counters(&own).open, CONNECTIONS);
 	close_some(fds);
@@ -199,7 +199,7 @@ static void joined_connections_are_judged(void **state)
 	talk_ask(&c);
 	talk_answer(&c, 200);
 	tell(&d, &p);
-	assert_int_equal(iter_run(join_link), 1);
+	assert_int_equal(iter_run(bpf_link__fd(join_link)), 1);
 	talk_ask(&c);
 	talk_answer(&c, 200);
 	settles(counters(&d).total_successes == 1); /* a success, without a failure before it */
@@ -228,19 +228,19 @@ static void an_open_circuit_ends_its_connections_and_no_others(void **state)
 	p.rules.generation = next_generation();
 	p.lease_until_ns = clock_boot_ns() + ENOUGH;
 	tell(&d, &p);
-	assert_int_equal(iter_run(close_link), 0); /* nobody asked for it */
+	assert_int_equal(iter_run(bpf_link__fd(close_link)), 0); /* nobody asked for it */
 	p.close_connections = 1;
 	p.rules.mode = KILTER_GUARD_OBSERVE;
 	tell(&d, &p);
-	assert_int_equal(iter_run(close_link), 0);
+	assert_int_equal(iter_run(bpf_link__fd(close_link)), 0);
 	p.rules.mode = KILTER_GUARD_ENFORCE;
 	tell(&d, &p);
 	set_switch(KILTER_SWITCH_OFF, 1);
-	assert_int_equal(iter_run(close_link), 0);
+	assert_int_equal(iter_run(bpf_link__fd(close_link)), 0);
 	set_switch(KILTER_SWITCH_OFF, 0);
 	assert_int_equal(counters(&d).open, CONNECTIONS);
 
-	assert_int_equal(iter_run(close_link), CONNECTIONS);
+	assert_int_equal(iter_run(bpf_link__fd(close_link)), CONNECTIONS);
 	assert_int_equal(counters(&d).closed, CONNECTIONS);
 	settles(!counters(&d).open);
 	for (int i = 0; i < CONNECTIONS; i++) {
@@ -316,7 +316,7 @@ static void connections_of_other_namespaces_end_as_well(void **state)
 	p.lease_until_ns = clock_boot_ns() + ENOUGH;
 	p.close_connections = 1;
 	tell(&d, &p);
-	assert_int_equal(iter_run(close_link), 0); /* it is not here */
+	assert_int_equal(iter_run(bpf_link__fd(close_link)), 0); /* it is not here */
 	assert_int_equal(netns_ask(elsewhere), 0);
 	assert_int_equal(
 	    poll(&(struct pollfd){.fd = netns_fd(elsewhere), .events = POLLIN}, 1, SETTLE_ATTEMPTS),

@@ -8,18 +8,11 @@
 
 #include "api/negotiate.h"
 #include "api/read.h"
+#include "guard/guard.h"
 
 _Static_assert(offsetof(struct snap_circuit, name) == 0, "see read_one()");
 
 #define LIMIT_MAX 1000000u
-
-static const char *const reasons[] = {
-    [KILTER_REFUSED_OPEN] = "open",
-    [KILTER_REFUSED_HALF_OPEN] = "half_open",
-    [KILTER_REFUSED_RAMP_UP] = "ramp_up",
-    [KILTER_REFUSED_RATE] = "rate_limit",
-    [KILTER_REFUSED_CONNECTIONS] = "max_connections",
-};
 
 static void put_refusals(struct json *j, const char *key, const uint64_t n[KILTER_REFUSALS])
 {
@@ -33,7 +26,7 @@ static void put_refusals(struct json *j, const char *key, const uint64_t n[KILTE
 	json_key(j, by);
 	json_object_begin(j);
 	for (int i = 0; i < KILTER_REFUSALS; i++)
-		json_kv_u64(j, reasons[i], n[i]);
+		json_kv_u64(j, guard_refusal_str((uint32_t)i), n[i]);
 	json_object_end(j);
 }
 

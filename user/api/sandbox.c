@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "api/sandbox.h"
 
-#include <sys/capability.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -15,6 +14,8 @@
 #include <stdbool.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "core/rights.h"
 
 #define SANDBOX_FDS_MAX	    8
 #define SANDBOX_PARKED_BASE 64
@@ -56,19 +57,6 @@ int sandbox_keep_fds(int *fds, size_t count)
 	return 0;
 }
 
-static int drop_capabilities(void)
-{
-	cap_t none = cap_init();
-	int err;
-
-	if (!none)
-		return -errno;
-	prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
-	err = cap_set_proc(none) ? -errno : 0;
-	cap_free(none);
-	return err;
-}
-
 static int limit(int what, rlim_t n)
 {
 	struct rlimit r = {n, n};
@@ -98,9 +86,7 @@ int sandbox_enter(uid_t uid, gid_t gid, pid_t parent, unsigned int max_fds)
 	int err = change_user(uid, gid);
 
 	if (!err)
-		err = drop_capabilities();
-	if (!err && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
-		err = -errno;
+		err = rights_keep(NULL, 0);
 	if (!err && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0))
 		err = -errno;
 	if (!err)

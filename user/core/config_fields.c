@@ -138,7 +138,7 @@ const struct config_field config_fields[] = {
 const unsigned int config_fields_count = sizeof(config_fields) / sizeof(config_fields[0]);
 _Static_assert(sizeof(config_fields) / sizeof(config_fields[0]) <= CONFIG_FIELDS_MAX, "origins");
 
-/* Of guard.defaults (without the first three) and of each entry of guard.policies. */
+/* Of guard.defaults (without CONFIG_POLICY_MATCHERS) and of each entry of guard.policies. */
 const struct config_field config_policy_fields[] = {
     {"name", FIELD_STRING, IN(name), 0, 0, NULL, "", true, "How it is shown."},
     {"workload", FIELD_STRING, IN(workload), 0, 0, NULL, "*", true, "Caller: a glob on its name."},
@@ -265,13 +265,25 @@ static int parse_port(const char *s, uint16_t *ret)
 	return 0;
 }
 
+/* "10.0.0.x": no name begins with two numbers, but an address with a slip in it does. */
+static bool like_address(const char *s)
+{
+	size_t n = strspn(s, "0123456789");
+
+	if (!n || s[n] != '.')
+		return false;
+	s += n + 1;
+	n = strspn(s, "0123456789");
+	return n && (s[n] == '.' || !s[n]);
+}
+
 /* A DNS name or a glob on names, into lower case: what could be an address is none. */
 static int parse_name(const char *s, char ret[CONFIG_NAME_LEN])
 {
 	bool letter = false;
 	size_t n = strlen(s);
 
-	if (!n || n >= CONFIG_NAME_LEN)
+	if (!n || n >= CONFIG_NAME_LEN || like_address(s))
 		return -EINVAL;
 	for (size_t i = 0; i <= n; i++) {
 		char c = s[i];

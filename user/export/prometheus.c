@@ -11,6 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "guard/guard.h"
+
 #define NAME_MAX_BYTES 96
 #define NUMBER_MAX     32
 
@@ -584,14 +586,6 @@ static void health(struct render *r)
 
 static void refusals(struct render *r, const char *name, const char *help, size_t offset)
 {
-	static const char *const reasons[] = {
-	    [KILTER_REFUSED_OPEN] = "open",
-	    [KILTER_REFUSED_HALF_OPEN] = "half_open",
-	    [KILTER_REFUSED_RAMP_UP] = "ramp_up",
-	    [KILTER_REFUSED_RATE] = "rate_limit",
-	    [KILTER_REFUSED_CONNECTIONS] = "max_connections",
-	};
-
 	if (!family(r, name, "counter", help))
 		return;
 	EACH(r, SNAP_CIRCUITS, struct snap_circuit, c)
@@ -602,7 +596,7 @@ static void refusals(struct render *r, const char *name, const char *help, size_
 		for (int i = 0; i < KILTER_REFUSALS; i++) {
 			labels_start(r);
 			label(r, "circuit", text(r, c->name));
-			label(r, "reason", reasons[i]);
+			label(r, "reason", guard_refusal_str((uint32_t)i));
 			sample_u64(r, v[i]);
 		}
 	}

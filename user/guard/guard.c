@@ -12,7 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "core/bus.h"
 #include "core/clock.h"
@@ -62,7 +61,7 @@ const char *guard_refusal_str(uint32_t reason)
 }
 
 /* xoroshiro128+ (Blackman and Vigna, public domain): jitter needs spread, not secrecy. */
-static double next_random(struct guard *g)
+double guard_random(struct guard *g)
 {
 	uint64_t a = g->random[0], b = g->random[1], sum = a + b;
 
@@ -74,7 +73,7 @@ static double next_random(struct guard *g)
 
 /* --- transitions --- */
 
-static void moved(struct guard *g, struct entry *e, enum kilter_circuit_state from)
+void guard_moved(struct guard *g, struct entry *e, enum kilter_circuit_state from)
 {
 	e->pub.generation = sync_next_generation(&g->sync);
 	e->pub.since_real_ns = g->real_ns;
@@ -130,14 +129,14 @@ static void read_edge(const struct entry *e, const struct config_policy *p, cons
 	}
 }
 
-static void step(struct guard *g, struct entry *e, const struct model *m)
+void guard_step(struct guard *g, struct entry *e, const struct model *m)
 {
 	const struct config_policy *p = guard_config_of(g, e);
 	enum kilter_circuit_state from = e->c.state;
 	bool ours_open = from != KILTER_CIRCUIT_CLOSED;
 	struct circuit_input in = {
 	    .now_ns = g->now_ns,
-	    .random = next_random(g),
+	    .random = guard_random(g),
 	    .open = g->open,
 	    .other_destinations_open = g->destinations_open - (e->at->open > 0),
 	    .destinations = g->destinations.count,
@@ -157,7 +156,7 @@ static void step(struct guard *g, struct entry *e, const struct model *m)
 		e->pub.generation = sync_next_generation(&g->sync);
 	switch (circuit_step(&e->c, p, &in)) {
 	case CIRCUIT_MOVED:
-		moved(g, e, from);
+		guard_moved(g, e, from);
 		return;
 	case CIRCUIT_SUPPRESSED:
 		/* A new generation takes back what the kernel did by itself. */
@@ -169,92 +168,6 @@ static void step(struct guard *g, struct entry *e, const struct model *m)
 		break;
 	}
 	guard_tell_kernel(g, e);
-}
-
-/* --- the switch --- */
-
-static void announce_switch(const struct guard *g, const char *reason, uint32_t uid)
-{
-	bus_publish(&(struct bus_event){
-	    .kind = BUS_MANUAL_ACTION,
-	    .subject = "guard",
-	    .action = guard_released(g) ? "guard-release" : "guard-arm",
-	    .reason = reason,
-	    .outcome = "success",
-	    .uid = uid,
-	});
-}
-
-/* The kernel asks only whether it is 0; a later start asks who turned it. */
-enum {
-	SWITCH_ARMED,
-	SWITCH_BY_HAND,
-	SWITCH_BY_FILE
-};
-
-static uint32_t wanted_switch(const struct guard *g)
-{
-	if (g->released_by_hand)
-		return SWITCH_BY_HAND;
-	return g->released_by_file ? SWITCH_BY_FILE : SWITCH_ARMED;
-}
-
-static void write_switch(struct guard *g)
-{
-	uint32_t value = wanted_switch(g);
-
-	if (!sync_switch(&g->sync, KILTER_SWITCH_OFF, value))
-		g->switched = value;
-}
-
-/* The file that comes or goes, and others who write the kernel's switch. */
-static void look_at_switch(struct guard *g)
-{
-	const char *file = g->config.guard.release_file;
-	bool there = file[0] && !access(file, F_OK);
-	uint32_t value = g->switched;
-
-	if (g->tell_released)
-		announce_switch(g, "found released at start", UINT32_MAX);
-	g->tell_released = false;
-	if (!sync_switch_read(&g->sync, KILTER_SWITCH_OFF, &value) && value != g->switched) {
-		g->switched = value;
-		g->released_by_hand = value;
-		g->changed = true;
-		announce_switch(g,
-				value ? "the kernel's switch was turned on"
-				      : "the kernel's switch was turned off",
-				UINT32_MAX);
-	}
-	if (there != g->released_by_file) {
-		char reason[CONFIG_PATH_LEN + 32];
-
-		g->released_by_file = there;
-		snprintf(reason, sizeof(reason), "%s %s", file, there ? "is there" : "is gone");
-		announce_switch(g, reason, UINT32_MAX);
-	}
-	if (g->switched != wanted_switch(g))
-		write_switch(g);
-}
-
-int guard_release(struct guard *g, bool release, uint32_t uid)
-{
-	if (g->released_by_hand == release)
-		return -EALREADY;
-	g->released_by_hand = release;
-	g->changed = true;
-	write_switch(g);
-	announce_switch(g, g->released_by_file && !release ? "the file still releases" : "by hand",
-			uid);
-	guard_save(g);
-	return 0;
-}
-
-const char *guard_released(const struct guard *g)
-{
-	if (g->released_by_hand)
-		return "released by hand: nothing is refused";
-	return g->released_by_file ? "released by guard.release_file: nothing is refused" : NULL;
 }
 
 /* --- what others call --- */
@@ -270,7 +183,6 @@ int guard_new(struct guard **ret, const struct config *c, const struct guard_map
 	      const char *state_file, const struct dns *dns)
 {
 	struct guard *g = calloc(1, sizeof(*g));
-	uint32_t on = 0;
 	int err;
 
 	if (!g)
@@ -286,7 +198,6 @@ int guard_new(struct guard **ret, const struct config *c, const struct guard_map
 	g->dns_generation = dns ? dns_generation(dns) : 0;
 	g->now_ns = clock_boot_ns();
 	g->real_ns = clock_real_ns();
-	g->start_ns = g->now_ns;
 	g->sweep_ns = g->now_ns + SETTLE_NS;
 	if ((size_t)snprintf(g->state_file, sizeof(g->state_file), "%s",
 			     state_file ? state_file : "") >= sizeof(g->state_file))
@@ -306,14 +217,7 @@ int guard_new(struct guard **ret, const struct config *c, const struct guard_map
 	policy_table_init(&g->policies, &g->config);
 	guard_add_exact(g);
 	guard_load(g);
-	/* What was released stays so, whoever said it: the file of our state, or the kernel. */
-	if (!sync_switch_read(&g->sync, KILTER_SWITCH_OFF, &on))
-		g->switched = on;
-	g->released_by_hand = g->sync.released || (on && on != SWITCH_BY_FILE);
-	g->released_by_file =
-	    g->config.guard.release_file[0] && !access(g->config.guard.release_file, F_OK);
-	g->tell_released = g->released_by_hand || g->released_by_file;
-	write_switch(g);
+	guard_switch_start(g);
 	for (uint32_t pos = 0;;) {
 		struct entry *e = table_next(&g->circuits, &pos);
 
@@ -374,14 +278,12 @@ void guard_connections_ended(int n)
 }
 
 /* What concerns connections, after the kernel has heard of every circuit. */
-static void run_hooks(struct guard *g)
+void guard_run_hooks(struct guard *g)
 {
 	if (g->join_passes) {
 		g->join_passes--;
-		if (g->hooks.join) {
-			g->joins++;
+		if (g->hooks.join)
 			g->hooks.join(g->hooks.ctx);
-		}
 	}
 	if (g->close_passes) {
 		int n = g->hooks.close ? g->hooks.close(g->hooks.ctx) : 0;
@@ -393,13 +295,12 @@ static void run_hooks(struct guard *g)
 }
 
 /* Names come later than the first connect to them. */
-static void look_at_names(struct guard *g, const struct model *m)
+static void look_at_names(struct guard *g)
 {
 	struct entry *e;
 	uint64_t generation;
 	uint32_t pos = 0;
 
-	g->dns = model_dns(m);
 	generation = g->dns ? dns_generation(g->dns) : 0;
 	if (generation == g->dns_generation)
 		return;
@@ -412,12 +313,6 @@ static void look_at_names(struct guard *g, const struct model *m)
 		guard_show_name(g, e);
 }
 
-/* What somebody has set stays until somebody takes it back. */
-static bool by_hand(const struct entry *e)
-{
-	return e->c.held || e->c.forced != CIRCUIT_AUTO || e->limits_set;
-}
-
 void guard_tick(struct guard *g, struct model *m, uint64_t boot_ns, uint64_t real_ns)
 {
 	struct entry *e;
@@ -425,21 +320,21 @@ void guard_tick(struct guard *g, struct model *m, uint64_t boot_ns, uint64_t rea
 
 	g->now_ns = boot_ns;
 	g->real_ns = real_ns;
-	look_at_switch(g);
-	look_at_names(g, m);
+	guard_switch_look(g);
+	look_at_names(g);
 	model_each_edge(m, guard_on_edge, g);
 	while ((e = table_next(&g->circuits, &pos))) {
 		if (e->any && !e->checked_peer)
 			guard_check_peer(g, e, m);
-		if (!e->any && boot_ns - e->edge_ns > FORGET_NS && !by_hand(e) &&
+		if (!e->any && boot_ns - e->edge_ns > FORGET_NS && !guard_by_hand(e) &&
 		    e->c.state != KILTER_CIRCUIT_OPEN) {
 			guard_drop(g, e, "nobody calls it any more");
 			continue;
 		}
-		step(g, e, m);
+		guard_step(g, e, m);
 		e->edge = NULL;
 	}
-	run_hooks(g);
+	guard_run_hooks(g);
 	if (boot_ns >= g->sweep_ns) {
 		sync_sweep(&g->sync, owned, g);
 		g->sweep_ns = boot_ns + SWEEP_NS;
@@ -474,7 +369,7 @@ void guard_due(struct guard *g, uint64_t boot_ns, uint64_t real_ns)
 	g->real_ns = real_ns;
 	while ((e = table_next(&g->circuits, &pos)))
 		if (waits(g, e) && boot_ns >= e->c.retry_ns)
-			step(g, e, NULL);
+			guard_step(g, e, NULL);
 	guard_save(g);
 }
 
@@ -497,151 +392,13 @@ void guard_kernel_trip(struct guard *g, const struct kilter_event_trip *ev, uint
 		return;
 	g->now_ns = boot_ns;
 	g->real_ns = real_ns;
-	step(g, e, NULL);
+	guard_step(g, e, NULL);
 	if (g->close_passes == CLOSE_PASSES)
-		run_hooks(g);
+		guard_run_hooks(g);
 	guard_save(g);
 }
 
-/* --- by hand --- */
-
-bool guard_limits_valid(const struct guard_limits *l)
-{
-	return l->rate_limit >= 0 && l->rate_limit <= GUARD_RATE_MAX && l->burst >= 1 &&
-	       l->burst <= 1000000 && l->max_connections <= 1000000;
-}
-
-/* 0: done. */
-static int act(struct guard *g, struct entry *e, enum guard_action action,
-	       const struct guard_limits *limits, const char *who)
-{
-	const struct config_policy *p = guard_config_of(g, e);
-	struct guard_limits wanted;
-	bool done = false;
-
-	if ((action == GUARD_TRIP || action == GUARD_RESET) &&
-	    circuit_forced(&e->c, p) != CIRCUIT_AUTO)
-		return -EBUSY;
-	switch (action) {
-	case GUARD_TRIP:
-		if (e->protected)
-			return -EPERM;
-		done = circuit_trip(&e->c, p, g->now_ns, next_random(g), who);
-		break;
-	case GUARD_RESET:
-		done = circuit_reset(&e->c, p, g->now_ns, who);
-		break;
-	case GUARD_HOLD:
-		done = circuit_hold(&e->c, true);
-		break;
-	case GUARD_RELEASE:
-		if (e->c.forced == CIRCUIT_DISABLED)
-			g->join_passes = JOIN_PASSES; /* what was connected meanwhile */
-		done = circuit_hold(&e->c, false);
-		done = circuit_force(&e->c, CIRCUIT_AUTO) || done;
-		break;
-	case GUARD_FORCE_OPEN:
-		if (e->protected)
-			return -EPERM;
-		done = circuit_force(&e->c, CIRCUIT_FORCED_OPEN);
-		break;
-	case GUARD_FORCE_CLOSED:
-		done = circuit_force(&e->c, CIRCUIT_FORCED_CLOSED);
-		break;
-	case GUARD_DISABLE:
-		done = circuit_force(&e->c, CIRCUIT_DISABLED);
-		break;
-	case GUARD_LIMIT_SET:
-		if (!limits)
-			return -EINVAL;
-		wanted = guard_limits_of(g, e);
-		if (limits->rate_limit >= 0)
-			wanted.rate_limit = limits->rate_limit;
-		if (limits->burst)
-			wanted.burst = limits->burst;
-		if (limits->max_connections != GUARD_LIMIT_KEEP)
-			wanted.max_connections = limits->max_connections;
-		if (!guard_limits_valid(&wanted))
-			return -EINVAL;
-		if (e->protected)
-			return -EPERM;
-		e->limits = wanted;
-		e->limits_set = true;
-		done = true;
-		break;
-	case GUARD_LIMIT_RESET:
-		e->limits_set = false;
-		e->limits_epoch++;
-		done = true;
-		break;
-	}
-	return done ? 0 : -EALREADY;
-}
-
-int guard_manual(struct guard *g, const char *name, enum guard_action action,
-		 const struct guard_limits *limits, uint32_t uid, uint64_t boot_ns,
-		 uint64_t real_ns)
-{
-	static const char *const actions[] = {
-	    [GUARD_TRIP] = "circuit-trip",
-	    [GUARD_RESET] = "circuit-reset",
-	    [GUARD_HOLD] = "circuit-hold",
-	    [GUARD_RELEASE] = "circuit-release",
-	    [GUARD_FORCE_OPEN] = "circuit-force-open",
-	    [GUARD_FORCE_CLOSED] = "circuit-force-closed",
-	    [GUARD_DISABLE] = "circuit-disable",
-	    [GUARD_LIMIT_SET] = "limit-set",
-	    [GUARD_LIMIT_RESET] = "limit-reset",
-	};
-	struct entry *e = guard_find(g, name);
-	enum kilter_circuit_state from;
-	char who[48], reason[96];
-	const char *why = NULL;
-	int err;
-
-	if ((unsigned int)action >= sizeof(actions) / sizeof(actions[0]))
-		return -EINVAL;
-	if (!e)
-		return -ENOENT;
-	g->now_ns = boot_ns;
-	g->real_ns = real_ns;
-	from = e->c.state;
-	snprintf(who, sizeof(who), "by hand, uid %u", uid);
-	err = act(g, e, action, limits, who);
-	if (err == -EPERM)
-		why = "its destination is protected";
-	else if (err == -EINVAL)
-		why = "a limit is out of range";
-	else if (err == -EBUSY)
-		why = "it is forced: release it first";
-	else if (err)
-		why = "it is in that state already";
-	else if (action == GUARD_LIMIT_SET) {
-		snprintf(reason, sizeof(reason), "rate_limit %g, burst %u, max_connections %u",
-			 e->limits.rate_limit, e->limits.burst, e->limits.max_connections);
-		why = reason;
-	}
-	bus_publish(&(struct bus_event){
-	    .kind = BUS_MANUAL_ACTION,
-	    .subject = e->pub.name,
-	    .action = actions[action],
-	    .reason = why,
-	    .outcome = err ? "failure" : "success",
-	    .uid = uid,
-	    .generation = e->pub.generation,
-	});
-	if (err)
-		return err;
-	if (e->c.state != from)
-		moved(g, e, from);
-	else
-		step(g, e, NULL); /* what is forced moves now */
-	if (g->close_passes == CLOSE_PASSES)
-		run_hooks(g);
-	g->changed = true;
-	guard_save(g);
-	return 0;
-}
+/* --- what is shown --- */
 
 static const char *forced_str(const struct guard *g, const struct entry *e)
 {

@@ -2,7 +2,9 @@
 /*
  * What the files of the guard share, and nobody else.
  *
- *   guard.c     the tick, transitions, actions by hand, the switch
+ *   guard.c     the tick, transitions, what is shown
+ *   by_hand.c   what somebody does to a circuit
+ *   switch.c    the switch of all
  *   circuits.c  which circuits there are: they come with edges and policies, and go
  *   kernel.c    one circuit's side in the kernel: what it is told, what it has counted
  *   restore.c   the state file
@@ -75,11 +77,10 @@ struct guard {
 	uint64_t dns_generation;
 	char state_file[CONFIG_PATH_LEN + 32];
 	uint64_t random[2];
-	uint64_t start_ns, sweep_ns, now_ns, real_ns;
+	uint64_t sweep_ns, now_ns, real_ns;
 	uint64_t circuits_full;	    /* edges that found no room for a circuit */
 	uint32_t open;		    /* circuits that are not closed */
 	uint32_t destinations_open; /* destinations with such a circuit */
-	uint64_t joins;		    /* how often connections were looked for */
 	unsigned int
 	    join_passes; /* to come: keys were added, open connections may belong to them */
 	unsigned int close_passes; /* to come, since a circuit opened that ends its connections */
@@ -90,6 +91,28 @@ struct guard {
 	struct guard_hooks hooks;
 	struct selfstat stats[GUARD_STATS];
 };
+
+/* guard.c */
+double guard_random(struct guard *g); /* from 0 up to 1 */
+/* One step of e's state machine, with what the kernel has counted. m: NULL between two ticks. */
+void guard_step(struct guard *g, struct entry *e, const struct model *m);
+/* e has left `from`: the kernel hears of it, then everybody. */
+void guard_moved(struct guard *g, struct entry *e, enum kilter_circuit_state from);
+/* What concerns connections, after the kernel has heard of every circuit. */
+void guard_run_hooks(struct guard *g);
+
+/* by_hand.c */
+bool guard_limits_valid(const struct guard_limits *l);
+/* What somebody has set stays until somebody takes it back. */
+static inline bool guard_by_hand(const struct entry *e)
+{
+	return e->c.held || e->c.forced != CIRCUIT_AUTO || e->limits_set;
+}
+
+/* switch.c */
+void guard_switch_start(struct guard *g);
+/* At each tick. */
+void guard_switch_look(struct guard *g);
 
 /* kernel.c */
 const struct config_policy *guard_config_of(const struct guard *g, const struct entry *e);
@@ -121,8 +144,6 @@ void guard_on_edge(void *guard, const struct model_edge *edge);
 /* Before and after a change of e's state: keeps the counts of what is open. */
 void guard_count_state(struct guard *g, struct entry *e, enum kilter_circuit_state from);
 void guard_announce(const struct entry *e, enum kilter_circuit_state from, const char *outcome);
-
-bool guard_limits_valid(const struct guard_limits *l);
 
 /* restore.c */
 void guard_load(struct guard *g);

@@ -66,8 +66,7 @@ struct saving {
 
 static bool worth_keeping(const struct entry *e)
 {
-	return e->c.state != KILTER_CIRCUIT_CLOSED || e->c.held || e->c.opens ||
-	       e->c.forced != CIRCUIT_AUTO || e->limits_set;
+	return e->c.state != KILTER_CIRCUIT_CLOSED || e->c.opens || guard_by_hand(e);
 }
 
 static bool next_record(void *ctx, struct sync_record *r)

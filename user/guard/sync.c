@@ -16,6 +16,7 @@
 
 #include "core/cleanup.h"
 #include "core/clock.h"
+#include "core/file.h"
 #include "core/json.h"
 
 #define STATE_BYTES_MAX (32u << 20) /* KILTER_CIRCUITS_MAX records of at most 1 KiB, twice */
@@ -230,36 +231,6 @@ static void write_record(struct json *j, const struct sync_record *r)
 	json_object_end(j);
 }
 
-static int write_file(const char *path, const char *buf, size_t len)
-{
-	char fresh[PATH_MAX];
-	_cleanup_close_ int fd = -1;
-	int err = 0;
-
-	if ((size_t)snprintf(fresh, sizeof(fresh), "%s.new", path) >= sizeof(fresh))
-		return -ENAMETOOLONG;
-	fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
-	if (fd < 0)
-		return -errno;
-	while (len && !err) {
-		ssize_t n = write(fd, buf, len);
-
-		if (n < 0)
-			err = errno == EINTR ? 0 : -errno;
-		else {
-			buf += n;
-			len -= (size_t)n;
-		}
-	}
-	/* No fsync: after a power cut the kernel's circuits are gone as well, and a tick must
-	 * not wait for a disk. */
-	if (!err && rename(fresh, path))
-		err = -errno;
-	if (err)
-		unlink(fresh);
-	return err;
-}
-
 int sync_save(struct sync *s, const char *path, bool (*next)(void *ctx, struct sync_record *ret),
 	      void *ctx)
 {
@@ -285,7 +256,7 @@ int sync_save(struct sync *s, const char *path, bool (*next)(void *ctx, struct s
 		err = json_error(&j);
 	}
 	if (!err)
-		err = write_file(path, j.buf, j.len);
+		err = file_replace(path, j.buf, j.len);
 	if (err)
 		s->state_errors++;
 	return err;

@@ -7,15 +7,14 @@
 
 #include <ctype.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <fnmatch.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "collect/table.h"
 #include "core/cleanup.h"
+#include "core/file.h"
 #include "core/selfstat.h"
 
 struct address {
@@ -93,7 +92,7 @@ int dns_new(struct dns **ret)
 }
 
 /* A line for each name of an address, the oldest first, so that reading it again gives the same. */
-static int write_names(const struct dns *d, FILE *f)
+static void write_names(const struct dns *d, FILE *f)
 {
 	char text[INET6_ADDRSTRLEN];
 	const struct entry *e;
@@ -107,37 +106,25 @@ static int write_names(const struct dns *d, FILE *f)
 		for (unsigned int i = 0; i < e->count; i++)
 			fprintf(f, "%s %s\n", text, e->names[i]);
 	}
-	return ferror(f) ? -EIO : 0;
 }
 
 static void save(struct dns *d)
 {
-	char fresh[sizeof(d->file) + 8];
-	int fd, err;
+	_cleanup_free_ char *text = NULL;
+	size_t len;
 	FILE *f;
+	int err;
 
 	if (!d->file[0] || d->generation == d->saved_generation)
 		return;
-	snprintf(fresh, sizeof(fresh), "%s.new", d->file);
-	fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
-	f = fd < 0 ? NULL : fdopen(fd, "w");
-	if (!f) {
-		if (fd >= 0)
-			close(fd);
+	f = open_memstream(&text, &len);
+	if (f)
+		write_names(d, f);
+	err = !f || fclose(f) ? -ENOMEM : file_replace(d->file, text, len);
+	if (err)
 		d->save_errors++;
-		return;
-	}
-	err = write_names(d, f);
-	if (fclose(f) && !err)
-		err = -errno;
-	if (!err && rename(fresh, d->file))
-		err = -errno;
-	if (err) {
-		unlink(fresh);
-		d->save_errors++;
-		return;
-	}
-	d->saved_generation = d->generation;
+	else
+		d->saved_generation = d->generation;
 }
 
 void dns_tick(struct dns *d, uint64_t now_ns)
@@ -239,6 +226,9 @@ int dns_keep(struct dns *d, const char *file)
 
 		if (!fgets(line, sizeof(line), f))
 			break;
+		if (!strchr(line, '\n'))
+			continue; /* cut off, with the power perhaps: what is left is another name
+				   */
 		line[strcspn(line, "\n")] = '\0';
 		space = strchr(line, ' ');
 		if (!space || !clean_name(space + 1, name))

@@ -66,11 +66,11 @@ int adopt_run(const struct adopt *a)
 	if (a->by_hand)
 		return adopt_by_hand(a->by_hand, probe_cgroup_fd(a->set),
 				     probe_adopt_secret(a->set));
-	err = iter_run(a->links[LISTENERS]);
-	return err ? err : iter_run(a->links[CONNECTIONS]);
+	err = iter_run(bpf_link__fd(a->links[LISTENERS]));
+	return err ? err : iter_run(bpf_link__fd(a->links[CONNECTIONS]));
 }
 
 int adopt_poll_listeners(const struct adopt *a)
 {
-	return a->by_hand ? 0 : iter_run(a->links[POLL]);
+	return a->by_hand ? 0 : iter_run(bpf_link__fd(a->links[POLL]));
 }

@@ -16,9 +16,9 @@ struct guard_iter {
 	struct netns *elsewhere; /* not ours */
 };
 
-int iter_run(const struct bpf_link *link)
+int iter_run(int link_fd)
 {
-	_cleanup_close_ int fd = bpf_iter_create(bpf_link__fd(link));
+	_cleanup_close_ int fd = bpf_iter_create(link_fd);
 	int written = 0;
 	char buf[256];
 	ssize_t n;
@@ -85,7 +85,7 @@ int guard_iter_join(void *guard_iter)
 {
 	const struct guard_iter *g = guard_iter;
 
-	return iter_run(g->join);
+	return iter_run(bpf_link__fd(g->join));
 }
 
 int guard_iter_close(void *guard_iter)
@@ -94,7 +94,7 @@ int guard_iter_close(void *guard_iter)
 
 	if (g->elsewhere)
 		netns_ask(g->elsewhere);
-	return g->close ? iter_run(g->close) : -ENOTSUP;
+	return g->close ? iter_run(bpf_link__fd(g->close)) : -ENOTSUP;
 }
 
 int guard_iter_everywhere(struct guard_iter *g, struct netns **ret)

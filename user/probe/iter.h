@@ -5,12 +5,11 @@
 
 #include "probe/probe.h"
 
-struct bpf_link;
 struct netns;
 
 /* Runs the program over every object there is; returns how many bytes it wrote, or a negative
  * errno. */
-int iter_run(const struct bpf_link *link);
+int iter_run(int link_fd);
 
 /* The two that the guard has; see bpf/probes/guard_iter.bpf.c. */
 struct guard_iter;

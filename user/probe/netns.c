@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "probe/netns.h"
 
-#include <sys/capability.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -18,10 +17,11 @@
 #include <string.h>
 #include <unistd.h>
 
-#include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 
 #include "core/cleanup.h"
+#include "core/rights.h"
+#include "probe/iter.h"
 
 #define CHILD_SOCKET 3 /* the child's only descriptors */
 #define CHILD_LINK   4
@@ -32,51 +32,7 @@ struct netns {
 };
 
 static const cap_value_t kept[] = {CAP_SYS_ADMIN, CAP_SYS_PTRACE, CAP_BPF, CAP_PERFMON};
-#define KEPT (sizeof(kept) / sizeof(kept[0]))
-
-static bool has_rights(void)
-{
-	cap_t caps = cap_get_proc();
-	cap_flag_value_t v;
-	bool all = caps;
-
-	for (unsigned int i = 0; caps && i < KEPT; i++)
-		all = all && !cap_get_flag(caps, kept[i], CAP_EFFECTIVE, &v) && v == CAP_SET;
-	if (caps)
-		cap_free(caps);
-	return all;
-}
-
-static int keep_rights(void)
-{
-	cap_t caps = cap_init();
-	int err = 0;
-
-	if (!caps)
-		return -ENOMEM;
-	if (cap_set_flag(caps, CAP_PERMITTED, KEPT, kept, CAP_SET) ||
-	    cap_set_flag(caps, CAP_EFFECTIVE, KEPT, kept, CAP_SET) || cap_set_proc(caps))
-		err = -errno;
-	cap_free(caps);
-	if (!err && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
-		err = -errno;
-	return err;
-}
-
-/* How many bytes the iterator wrote: one for each socket. */
-static int run_here(void)
-{
-	_cleanup_close_ int fd = bpf_iter_create(CHILD_LINK);
-	char buf[256];
-	int touched = 0;
-	ssize_t n;
-
-	if (fd < 0)
-		return 0;
-	while ((n = read(fd, buf, sizeof(buf))) > 0 || (n < 0 && errno == EAGAIN))
-		touched += n > 0 ? (int)n : 0;
-	return touched;
-}
+#define KEPT ((int)(sizeof(kept) / sizeof(kept[0])))
 
 /* The number of a process's network namespace, from "net:[4026531840]"; 0: it is gone. */
 static uint64_t net_of(int proc, const char *pid)
@@ -117,6 +73,7 @@ static int pass(int own)
 		_cleanup_close_ int fd = -1;
 		char path[64];
 		uint64_t number;
+		int n;
 
 		if (e->d_name[0] < '1' || e->d_name[0] > '9')
 			continue;
@@ -127,7 +84,8 @@ static int pass(int own)
 		fd = openat(dirfd(d), path, O_RDONLY | O_CLOEXEC);
 		if (fd < 0 || setns(fd, CLONE_NEWNET))
 			continue; /* its last process has just ended */
-		touched += run_here();
+		n = iter_run(CHILD_LINK);
+		touched += n > 0 ? n : 0;
 		if (setns(own, CLONE_NEWNET))
 			_exit(1); /* lost: the parent hears of it */
 	}
@@ -152,7 +110,7 @@ static void child(int socket, int link)
 	prctl(PR_SET_NAME, "kilterd-netns");
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	own = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
-	if (own < 0 || keep_rights())
+	if (own < 0 || rights_keep(kept, KEPT))
 		_exit(1);
 	while (read(CHILD_SOCKET, &byte, 1) == 1) {
 		int32_t touched = pass(own);
@@ -168,7 +126,7 @@ int netns_start(struct netns **ret, const struct bpf_link *link)
 	struct netns *n;
 	int fds[2];
 
-	if (!has_rights())
+	if (!rights_has(kept, KEPT))
 		return -EPERM;
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds))
 		return -errno;

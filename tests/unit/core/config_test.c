@@ -868,13 +868,14 @@ static void destinations_are_read_in_every_form(void **state)
 	    {"DB.Internal.", "db.internal", 0, 0, 0},
 	    {"*.internal:80", "*.internal", 0, 80, 0},
 	    {"localhost", "localhost", 0, 0, 0},
+	    {"0.pool.internal:123", "0.pool.internal", 0, 123, 0},
 	};
-	static const char *const bad[] = {"",	       ":",	      ":0",	":65536",
-					  ":80x",      "10.0.0.1:",   "10.0.0", "10.0.0.1/33",
-					  "10.0.0.1/", "10.0.0.1/-1", "[::1",	"[::1]80",
-					  "[::1]:",    "::1/129",     "a b:80", "a.b/8",
-					  "*:80",      "1.2.3.4 ",    "[]:80x", "udp://",
-					  "a.b:0",     "tcp://a:80"};
+	static const char *const bad[] = {"",	       ":",	      ":0",	  ":65536",
+					  ":80x",      "10.0.0.1:",   "10.0.0",	  "10.0.0.1/33",
+					  "10.0.0.1/", "10.0.0.1/-1", "[::1",	  "[::1]80",
+					  "[::1]:",    "::1/129",     "a b:80",	  "a.b/8",
+					  "*:80",      "1.2.3.4 ",    "[]:80x",	  "udp://",
+					  "a.b:0",     "10.0.0.x:80", "10.0.0.l", "tcp://a:80"};
 	struct config_destination d;
 
 	(void)state;
