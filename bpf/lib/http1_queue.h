@@ -20,7 +20,7 @@
 
 static __always_inline __u32 queue_length(const struct kilter_sock *s)
 {
-	return s->head - s->tail;
+	return (__u16)(s->head - s->tail);
 }
 
 static __always_inline struct sock_request *queue_slot(struct kilter_sock *s, void *sk, __u32 index,

@@ -4,8 +4,8 @@
  * start as a copy of its listener: the owner is inherited in softirq, for free.
  *
  * Who writes: connect/bind hooks (owner, in task context), sockops (life), cgroup_skb (parser:
- * ingress writes one direction, egress the other; the request queue has one producer and one
- * consumer). Nothing is locked: see protocols/http1.h for why each race is benign.
+ * ingress writes one direction, egress the other, each one packet at a time: lib/turn.h; the
+ * request queue has one producer and one consumer).
  */
 #ifndef KILTER_BPF_SOCK_H
 #define KILTER_BPF_SOCK_H
@@ -81,7 +81,8 @@ struct kilter_sock {
 
 	/* The queue of outstanding requests. head: written by the request direction, tail by
 	 * the response direction. Slot 0 is here, the others in struct sock_pipeline. */
-	__u32 head, tail;
+	__u16 head, tail;
+	__u32 busy; /* ingress, by one CPU: lib/turn.h */
 	struct sock_request first;
 	struct stream request;
 
@@ -97,6 +98,11 @@ struct kilter_sock {
 	 * counted_ns; 0: in none. Under that runtime's lock. */
 	struct kilter_circuit_key counters;
 	__u64 counted_ns;
+
+#ifndef __TARGET_ARCH_x86
+	struct bpf_spin_lock turn;
+	__u32 pad1;
+#endif
 };
 
 _Static_assert(__builtin_offsetof(struct kilter_sock, head) == 64 - 8, "a cache line");

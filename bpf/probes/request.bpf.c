@@ -7,6 +7,7 @@
 #include "lib/dns.h"
 #include "lib/packet.h"
 #include "lib/sock.h"
+#include "lib/turn.h"
 #include "protocols/http1.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -103,7 +104,7 @@ static __always_inline void segment_seen(struct __sk_buff *skb, bool ingress)
 	struct kilter_sock *s;
 	struct kilter_conn *c;
 	struct bpf_tcp_sock *tp;
-	bool request;
+	bool request, turned = false;
 
 	if (!sk)
 		return;
@@ -142,8 +143,12 @@ static __always_inline void segment_seen(struct __sk_buff *skb, bool ingress)
 		if (ingress && !(s->flags & SOCK_HAD_DATA))
 			s->flags |= SOCK_HAD_DATA;
 		st->packets++;
-		if (s->protocol == KILTER_PROTO_UNKNOWN || s->protocol == KILTER_PROTO_HTTP1)
-			http1_segment(skb, sk, s, request, ingress, seg.off, seg.end, seg.seq);
+		if (s->protocol == KILTER_PROTO_UNKNOWN || s->protocol == KILTER_PROTO_HTTP1) {
+			turned = ingress && turn_take(skb, s);
+			if (turned || !ingress)
+				http1_segment(skb, sk, s, request, ingress, seg.off, seg.end,
+					      seg.seq);
+		}
 		if (s->protocol == KILTER_PROTO_UNKNOWN && st->packets > GUESS_PACKETS)
 			s->protocol = KILTER_PROTO_NONE;
 		if (!(st->packets & (SAMPLE_EVERY - 1))) {
@@ -157,6 +162,8 @@ static __always_inline void segment_seen(struct __sk_buff *skb, bool ingress)
 	}
 	if ((seg.flags & TH_FIN) && s->protocol == KILTER_PROTO_HTTP1)
 		http1_fin(sk, s, request);
+	if (turned)
+		turn_end(s);
 }
 
 SEC("cgroup_skb/ingress")

@@ -13,6 +13,8 @@
 
 /* Here the parser reads from memory: there is no packet at hand. */
 #define HTTP1_FROM_MEMORY
+#define TURN_CTX struct bpf_sock_ops
+#include "lib/turn.h"
 #include "protocols/http1.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -57,7 +59,10 @@ static __noinline int take_early(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
 	e->len = 0;
 	s->flags |= SOCK_HAD_DATA;
 	s->request.packets++;
-	http1_segment(ctx, sk, s, true, false, 0, len, e->seq);
+	if (turn_take(ctx, s)) {
+		http1_segment(ctx, sk, s, true, false, 0, len, e->seq);
+		turn_end(s);
+	}
 	return 0;
 }
 

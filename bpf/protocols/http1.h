@@ -22,8 +22,7 @@
  *    what follows up to gap_end can only be body, or track is lost;
  *  - when track is lost a response under way is counted there and then, and both ends wait for
  *    a segment that begins with a start line. Requests and responses still pair one to one.
- * The same rules make concurrent runs on two CPUs benign (loopback, moving threads): the
- * loser looks like a segment out of turn.
+ * A direction is read by one CPU at a time (lib/turn.h), so what overtakes looks like that too.
  */
 #ifndef KILTER_BPF_HTTP1_H
 #define KILTER_BPF_HTTP1_H

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include <bpf/bpf.h>
+#include <bpf/btf.h>
 #include <bpf/libbpf.h>
 
 #include <kilter/drops.h>
@@ -637,8 +638,50 @@ static void nothing_was_dropped(void **state)
 	assert_int_equal(dropped(KILTER_DROP_HTTP1_STEPS), 0);
 	assert_int_equal(dropped(KILTER_DROP_HTTP1_LOAD), 0);
 	assert_int_equal(dropped(KILTER_DROP_SOCK_STORAGE), 0);
+	assert_int_equal(dropped(KILTER_DROP_HTTP1_BUSY), 0);
 	/* 60 outstanding, KILTER_PIPELINE_MAX remembered, two rounds, two roles. */
 	assert_int_equal(dropped(KILTER_DROP_HTTP1_PIPELINE) > 0, 1);
+}
+
+/* Says that another CPU is in the ingress of this socket, or that none is. */
+static void hold_turn(int fd, __u32 busy)
+{
+	int map = bpf_map__fd(t.programs.request->maps.socks);
+	const struct btf *btf = bpf_object__btf(t.programs.request->obj);
+	const struct btf_type *type =
+	    btf__type_by_id(btf, btf__find_by_name_kind(btf, "kilter_sock", BTF_KIND_STRUCT));
+	const struct btf_member *m = btf_members(type);
+	char value[1024];
+
+	assert_in_range(bpf_map__value_size(t.programs.request->maps.socks), 1, sizeof(value));
+	for (int i = 0; i < btf_vlen(type); i++, m++)
+		if (!strcmp(btf__name_by_offset(btf, m->name_off), "busy"))
+			break;
+	assert_true(m < btf_members(type) + btf_vlen(type));
+	assert_int_equal(bpf_map_lookup_elem(map, &fd, value), 0);
+	memcpy(value + m->offset / 8, &busy, sizeof(busy));
+	assert_int_equal(bpf_map_update_elem(map, &fd, value, BPF_EXIST), 0);
+}
+
+/* Who holds the turn for ever costs what comes meanwhile, which is counted, and nothing else. */
+static void a_turn_that_never_ends_is_not_waited_for(void **state)
+{
+	(void)state;
+	open_pair();
+	ask(GET);
+	answer(OK_TWO);
+	hold_turn(t.pair.server, 1);
+	ask("PUT /unseen HTTP/1.1\r\nContent-Length: 0\r\n\r\n");
+	answer(OK_TWO);
+	assert_int_equal(dropped(KILTER_DROP_HTTP1_BUSY), 1);
+	hold_turn(t.pair.server, 0);
+	ask("POST /seen HTTP/1.1\r\nContent-Length: 0\r\n\r\n");
+	answer(OK_TWO);
+	finish(false);
+	EXPECT_ROLE(KILTER_ROLE_CLIENT, ROW(GET, 200, 0, 1), ROW(PUT, 200, 0, 1),
+		    ROW(POST, 200, 0, 1));
+	EXPECT_ROLE(KILTER_ROLE_SERVER, ROW(GET, 200, 0, 1), ROW(POST, 200, 0, 1));
+	assert_int_equal(dropped(KILTER_DROP_HTTP1_BUSY), 1);
 }
 
 /*
@@ -720,6 +763,7 @@ static int run(const char *name)
 	    TEST(bodies_that_look_like_messages),
 	    TEST(an_unasked_response_is_not_counted),
 	    TEST(nothing_was_dropped),
+	    TEST(a_turn_that_never_ends_is_not_waited_for),
 	    TEST(loss_and_retransmission_do_not_change_counts),
 	};
 

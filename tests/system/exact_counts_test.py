@@ -77,6 +77,16 @@ def pipelined(host, port, bursts, depth):
             read_answers(stream, depth)
 
 
+def move_about(pids, moving):
+    cpus = sorted(os.sched_getaffinity(0))
+    turn = 0
+    while moving.is_set():
+        turn += 1
+        for pid in pids:
+            os.sched_setaffinity(pid, {cpus[turn % len(cpus)]})
+        time.sleep(0.0005)
+
+
 def many_threads(host, port, threads, count):
     def work():
         try:
@@ -128,6 +138,19 @@ location = /zipped { gzip on; gzip_types *; gzip_min_length 1; gzip_http_version
     def test_pipelined_deeper_than_starts_are_remembered(self):
         self.sandbox.call(pipelined, "127.0.0.1", self.nginx.port, 20, 60)
         self.agree(1200)
+
+    def test_pipelined_while_the_server_moves_between_cpus(self):
+        """Answers then wait on one CPU while the next ones come in on another, or both come in at once."""
+        moving = threading.Event()
+        moving.set()
+        mover = threading.Thread(target=move_about, args=(self.nginx.workers(), moving))
+        mover.start()
+        try:
+            self.sandbox.call(pipelined, "127.0.0.1", self.nginx.port, 200, 60)
+        finally:
+            moving.clear()
+            mover.join()
+        self.agree(12000)
 
     def test_answers_of_1_mib(self):
         self.sandbox.call(kept_alive, "127.0.0.1", self.nginx.port, 200, request("/big"))

@@ -254,8 +254,13 @@ http {{
 	}}
 }}
 """)
-        sandbox.spawn(["nginx", "-p", sandbox.dir, "-c", conf])
+        self.process = sandbox.spawn(["nginx", "-p", sandbox.dir, "-c", conf])
         wait_for("nginx listens", lambda: can_connect(self.port))
+
+    def workers(self):
+        """The pids of the processes that answer."""
+        with open(f"/proc/{self.process.pid}/task/{self.process.pid}/children", encoding="ascii") as f:
+            return [int(pid) for pid in f.read().split()]
 
     def logged(self):
         """Requests by status, as nginx itself wrote them down."""

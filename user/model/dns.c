@@ -227,8 +227,7 @@ int dns_keep(struct dns *d, const char *file)
 		if (!fgets(line, sizeof(line), f))
 			break;
 		if (!strchr(line, '\n'))
-			continue; /* cut off, with the power perhaps: what is left is another name
-				   */
+			continue; /* cut off, with the power perhaps: another name */
 		line[strcspn(line, "\n")] = '\0';
 		space = strchr(line, ' ');
 		if (!space || !clean_name(space + 1, name))
