@@ -186,6 +186,7 @@ scale: ## how it grows with series, connections and churn (root); writes $(B)/sc
 	@B=$(B) tests/bench/scale.py --json $(B)/scale.json --plot $(B)/scale.svg
 
 fuzz: ## every parser of outside bytes, FUZZ_SECONDS=60 each
+	@deploy/deps.sh build fuzz
 	@$(MAKE) --no-print-directory B=$(B)/fuzz CC=$(CLANG) HARDEN=-fPIE \
 		SAN='-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all' build-fuzz
 	@for f in $(FUZZERS:$(B)/%=$(B)/fuzz/%); do \

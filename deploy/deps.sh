@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Installs the Debian packages that a set of verbs needs and that are missing: deps.sh build|test|lint|bench ...
+# Installs the Debian packages that a set of verbs needs and that are missing: deps.sh build|test|lint|fuzz|bench ...
 # Nothing is upgraded, and no service that comes with a package is started.
 set -eu
 
@@ -9,6 +9,7 @@ build='gcc make libc6-dev clang llvm bpftool libbpf-dev libelf-dev libmicrohttpd
 test='libcmocka-dev python3 nginx-light wrk redis-server postgresql prometheus curl nghttp2-client mandoc tmux iproute2
 	procps'
 lint='clang-format clang-tidy cppcheck shellcheck codespell yamllint prometheus mandoc systemd'
+fuzz='libclang-rt-dev'
 bench='bpftrace libbpf-tools haproxy tcpdump strace linux-perf auditd prometheus-node-exporter redis-tools gnuplot-nox'
 
 want=
@@ -17,8 +18,9 @@ for set in "$@"; do
 	build) want="$want $build" ;;
 	test) want="$want $test" ;;
 	lint) want="$want $lint" ;;
+	fuzz) want="$want $fuzz" ;;
 	bench) want="$want $bench" ;;
-	*) echo "deps.sh: unknown set '$set': build, test, lint or bench" >&2; exit 2 ;;
+	*) echo "deps.sh: unknown set '$set': build, test, lint, fuzz or bench" >&2; exit 2 ;;
 	esac
 done
 
