@@ -16,7 +16,6 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -631,15 +630,10 @@ static int run(const char *name)
 	    cmocka_unit_test(a_permit_that_nobody_gives_back_is_free_after_its_time),
 	};
 
-	t.links_count = 0;
 	return cmocka_run_group_tests_name(name, tests, guarded_setup, guarded_teardown);
 }
 
 int main(void)
 {
-	if (geteuid()) {
-		printf("1..0 # SKIP needs root\n");
-		return 77;
-	}
 	return tier_runs(run);
 }

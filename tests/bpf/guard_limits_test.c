@@ -12,7 +12,6 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -720,15 +719,10 @@ static int run(const char *name)
 	    cmocka_unit_test(many_threads_leave_nothing_counted),
 	};
 
-	t.links_count = 0;
 	return cmocka_run_group_tests_name(name, tests, guarded_setup, guarded_teardown);
 }
 
 int main(void)
 {
-	if (geteuid()) {
-		printf("1..0 # SKIP needs root\n");
-		return 77;
-	}
 	return tier_runs(run);
 }

@@ -22,6 +22,7 @@
 #include "core/selfstat.h"
 #include "guard/guard.h"
 #include "model/model.h"
+#include "programs.h"
 
 #include <cmocka.h>
 
@@ -899,9 +900,10 @@ static void guard_mode_off_takes_everything_out_of_the_kernel(void **state)
 	assert_int_equal(circuits(), 0);
 }
 
-int main(void)
-{
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+
+static int run(const char *name)
+{
 	const struct CMUnitTest tests[] = {
 	    TEST(an_exact_policy_is_in_the_kernel_before_the_first_connect),
 	    TEST(a_trip_of_the_kernel_is_confirmed_with_a_lease_and_told),
@@ -931,9 +933,10 @@ int main(void)
 	    TEST(guard_mode_off_takes_everything_out_of_the_kernel),
 	};
 
-	if (geteuid()) {
-		printf("1..0 # SKIP needs root\n");
-		return 77;
-	}
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return cmocka_run_group_tests_name(name, tests, NULL, NULL);
+}
+
+int main(void)
+{
+	return tier_run_best(run);
 }

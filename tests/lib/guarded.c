@@ -119,6 +119,7 @@ int guarded_setup(void **state)
 	char root[128];
 
 	(void)state;
+	memset(&t, 0, sizeof(t));
 	libbpf_set_print(quiet);
 	assert_int_equal(probe_cgroup2_root(root, sizeof(root)), 0);
 	find_home(root);
@@ -166,8 +167,8 @@ int guarded_teardown(void **state)
 	(void)state;
 	join_cgroup(t.home);
 	ring_buffer__free(t.events);
-	for (unsigned int i = 0; i < t.links_count; i++)
-		bpf_link__destroy(t.links[i]);
+	while (t.links_count)
+		bpf_link__destroy(t.links[--t.links_count]);
 	guard_connect__destroy(t.guard);
 	request__destroy(t.request);
 	tcp_conn__destroy(t.tcp);

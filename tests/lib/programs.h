@@ -31,8 +31,9 @@ struct programs {
 };
 
 /*
- * The tier of the run under way, and all of them: calls run("full") and run("lower"), or what
- * KILTER_TEST_TIERS names (a kernel may have the lower one alone), and adds what they return.
+ * The tier of the run under way, and what main() of a test returns: calls run("full") and
+ * run("lower"), or what KILTER_TEST_TIERS names (a kernel may have the lower one alone), and adds
+ * what they return. Who is not root is told so, and the test counts as skipped.
  */
 extern bool tier_lower;
 int tier_runs(int (*run)(const char *name));
