@@ -29,6 +29,11 @@
 #define SEC    NS_PER_SEC
 #define CALLER 77
 #define OTHER  78
+#define HAND   1000 /* the uid that does something by hand */
+
+/* A destination that a policy names, and one of a caller that none does. */
+#define UPSTREAM "*->10.0.0.1:80"
+#define EDGE	 "curl->10.0.0.9:80"
 
 static struct {
 	struct config config;
@@ -37,6 +42,7 @@ static struct {
 	struct model *model;
 	char state[64];
 	uint64_t now;
+	uint32_t upstream, edge; /* peer ids */
 	struct bus_event last;
 	char reason[256], subject[256], action[64];
 	unsigned int transitions, manual;
@@ -111,9 +117,26 @@ static void add_policy(const char *workload, const char *destination, enum kilte
 	p->jitter = 0;
 }
 
+static void add_upstream(void)
+{
+	add_policy("*", "10.0.0.1:80", KILTER_GUARD_ENFORCE);
+}
+
 static void start_guard(void)
 {
 	assert_int_equal(guard_new(&t.guard, &t.config, &t.maps, t.state, NULL), 0);
+}
+
+static void restart_guard(void)
+{
+	guard_free(&t.guard);
+	start_guard();
+}
+
+static void guard_upstream(void)
+{
+	add_upstream();
+	start_guard();
 }
 
 static int setup(void **state)
@@ -128,7 +151,17 @@ static int setup(void **state)
 	assert_int_equal(model_new(&t.model, &t.config), 0);
 	assert_int_equal(bus_subscribe(on_bus, NULL), 0);
 	t.now = clock_boot_ns();
+	t.upstream = peer_id("10.0.0.1", 80);
+	t.edge = peer_id("10.0.0.9", 80);
 	return 0;
+}
+
+static int setup_guarded(void **state)
+{
+	int err = setup(state);
+
+	guard_upstream();
+	return err;
 }
 
 static int teardown(void **state)
@@ -164,11 +197,47 @@ static void add_edge(uint32_t workload, const char *exe, const char *addr, uint1
 	model_add_conns(t.model, &k, &c, false);
 }
 
-static bool in_kernel(uint32_t workload, uint32_t id, struct kilter_guard_policy *ret)
+static void call_edge(uint32_t workload)
+{
+	add_edge(workload, "curl", "10.0.0.9", 80);
+}
+
+static int manual(const char *name, enum guard_action action)
+{
+	return guard_manual(t.guard, name, action, NULL, HAND, t.now, t.now);
+}
+
+static int limit(const char *name, const struct guard_limits *limits)
+{
+	return guard_manual(t.guard, name, GUARD_LIMIT_SET, limits, HAND, t.now, t.now);
+}
+
+static bool find_policy(uint32_t workload, uint32_t id, struct kilter_guard_policy *ret)
 {
 	struct kilter_circuit_key key = {.workload = workload, .peer = id};
 
 	return !bpf_map_lookup_elem(t.maps.policy_fd, &key, ret);
+}
+
+static bool in_kernel(uint32_t workload, uint32_t id)
+{
+	struct kilter_guard_policy p;
+
+	return find_policy(workload, id, &p);
+}
+
+/* What the kernel is told of {workload, id}: it must be told something. */
+static struct kilter_guard_policy told(uint32_t workload, uint32_t id)
+{
+	struct kilter_guard_policy p;
+
+	assert_true(find_policy(workload, id, &p));
+	return p;
+}
+
+static struct kilter_guard_policy upstream(void)
+{
+	return told(0, t.upstream);
 }
 
 static void runtime(uint32_t workload, uint32_t id, const struct kilter_guard_runtime *rt)
@@ -178,17 +247,19 @@ static void runtime(uint32_t workload, uint32_t id, const struct kilter_guard_ru
 	assert_int_equal(bpf_map_update_elem(t.maps.runtime_fd, &key, rt, BPF_ANY), 0);
 }
 
+/* The kernel has counted this in a generation of UPSTREAM. */
+#define upstream_counts(in, ...) \
+	runtime(0, t.upstream, &(struct kilter_guard_runtime){.generation = (in), __VA_ARGS__})
+
 /* The kernel has tripped {workload, id} by itself, and says so. */
 static void trip(uint32_t workload, uint32_t id)
 {
 	struct kilter_event_trip ev = {.key = {.workload = workload, .peer = id}, .consecutive = 5};
 	struct kilter_guard_runtime rt = {
 	    .consecutive = 5, .tripped_ns = t.now, .failures = 5, .total_failures = 5, .trips = 1};
-	struct kilter_guard_policy p;
 
-	assert_true(in_kernel(workload, id, &p));
-	rt.generation = p.rules.generation;
-	ev.generation = p.rules.generation;
+	rt.generation = told(workload, id).rules.generation;
+	ev.generation = rt.generation;
 	runtime(workload, id, &rt);
 	guard_kernel_trip(t.guard, &ev, t.now, t.now);
 }
@@ -250,17 +321,12 @@ static double stat_of(const char *name, const char *labels)
 	return stat_value;
 }
 
-#define UPSTREAM "*->10.0.0.1:80"
-
 static void an_exact_policy_is_in_the_kernel_before_the_first_connect(void **state)
 {
-	uint32_t id = peer_id("10.0.0.1", 80);
 	struct kilter_guard_policy p;
 
 	(void)state;
-	add_policy("*", "10.0.0.1:80", KILTER_GUARD_ENFORCE);
-	start_guard();
-	assert_true(in_kernel(0, id, &p));
+	p = upstream();
 	assert_int_equal(p.rules.state, KILTER_CIRCUIT_CLOSED);
 	assert_int_equal(p.rules.mode, KILTER_GUARD_ENFORCE);
 	assert_int_equal(p.rules.consecutive_failures, 5);
@@ -275,15 +341,12 @@ static void an_exact_policy_is_in_the_kernel_before_the_first_connect(void **sta
 
 static void a_trip_of_the_kernel_is_confirmed_with_a_lease_and_told(void **state)
 {
-	uint32_t id = peer_id("10.0.0.1", 80);
 	struct kilter_guard_policy before, p;
 
 	(void)state;
-	add_policy("*", "10.0.0.1:80", KILTER_GUARD_ENFORCE);
-	start_guard();
-	assert_true(in_kernel(0, id, &before));
-	trip(0, id);
-	assert_true(in_kernel(0, id, &p));
+	before = upstream();
+	trip(0, t.upstream);
+	p = upstream();
 	assert_int_equal(p.rules.state, KILTER_CIRCUIT_OPEN);
 	assert_true(p.rules.generation > before.rules.generation);
 	assert_int_equal(p.lease_until_ns, t.now + t.config.guard.lease_ns);
@@ -292,22 +355,17 @@ static void a_trip_of_the_kernel_is_confirmed_with_a_lease_and_told(void **state
 	assert_string_equal(t.last.to, "open");
 	assert_string_equal(t.reason, "5 failures in a row reached the threshold of 5");
 	tick(1);
-	assert_true(in_kernel(0, id, &p));
+	p = upstream();
 	assert_int_equal(p.lease_until_ns, t.now + t.config.guard.lease_ns); /* renewed */
 	assert_int_equal(t.transitions, 1);
 	tick(5);
-	assert_true(in_kernel(0, id, &p));
+	p = upstream();
 	assert_int_equal(p.rules.state, KILTER_CIRCUIT_HALF_OPEN);
 	assert_int_equal(p.permits, 3);
-	runtime(0, id,
-		&(struct kilter_guard_runtime){.generation = p.rules.generation,
-					       .trials = 3,
-					       .successes = 3,
-					       .total_failures = 5,
-					       .total_successes = 3,
-					       .trips = 1});
+	upstream_counts(p.rules.generation, .trials = 3, .successes = 3, .total_failures = 5,
+			.total_successes = 3, .trips = 1);
 	tick(1);
-	assert_true(in_kernel(0, id, &p));
+	p = upstream();
 	assert_int_equal(p.rules.state, KILTER_CIRCUIT_CLOSED);
 	assert_int_equal(p.lease_until_ns, 0);
 	assert_int_equal(t.transitions, 3);
@@ -316,32 +374,20 @@ static void a_trip_of_the_kernel_is_confirmed_with_a_lease_and_told(void **state
 
 static void a_trip_whose_record_was_lost_is_found_by_the_tick(void **state)
 {
-	uint32_t id = peer_id("10.0.0.1", 80);
 	struct kilter_guard_policy p;
 
 	(void)state;
-	add_policy("*", "10.0.0.1:80", KILTER_GUARD_ENFORCE);
-	start_guard();
 	tick(1);
-	assert_true(in_kernel(0, id, &p));
+	p = upstream();
 	/* One that is over already, cleared by the kernel or not: traffic has gone on since. */
-	runtime(0, id,
-		&(struct kilter_guard_runtime){
-		    .generation = p.rules.generation, .total_failures = 5, .trips = 1});
+	upstream_counts(p.rules.generation, .total_failures = 5, .trips = 1);
 	tick(1);
 	assert_int_equal(circuit(UPSTREAM).state, KILTER_CIRCUIT_CLOSED);
-	runtime(0, id,
-		&(struct kilter_guard_runtime){.generation = p.rules.generation,
-					       .tripped_ns = t.now - 10 * SEC,
-					       .total_failures = 10,
-					       .trips = 2});
+	upstream_counts(p.rules.generation, .tripped_ns = t.now - 10 * SEC, .total_failures = 10,
+			.trips = 2);
 	tick(1);
 	assert_int_equal(circuit(UPSTREAM).state, KILTER_CIRCUIT_CLOSED);
-	runtime(0, id,
-		&(struct kilter_guard_runtime){.generation = p.rules.generation,
-					       .tripped_ns = t.now,
-					       .total_failures = 15,
-					       .trips = 3});
+	upstream_counts(p.rules.generation, .tripped_ns = t.now, .total_failures = 15, .trips = 3);
 	tick(1);
 	assert_int_equal(circuit(UPSTREAM).state, KILTER_CIRCUIT_OPEN);
 }
@@ -349,38 +395,33 @@ static void a_trip_whose_record_was_lost_is_found_by_the_tick(void **state)
 /* A policy that went while the daemon was down, and a state file that fell behind. */
 static void nobody_is_refused_for_a_policy_that_is_gone(void **state)
 {
-	uint32_t id = peer_id("10.0.0.1", 80);
 	struct kilter_guard_policy p;
 
 	(void)state;
-	add_policy("*", "10.0.0.1:80", KILTER_GUARD_ENFORCE);
-	start_guard();
 	tick(1);
-	assert_true(in_kernel(0, id, &p));
+	p = upstream();
 	assert_int_equal(p.rules.mode, KILTER_GUARD_ENFORCE);
 	guard_free(&t.guard);
 	t.config.guard.policies_count = 0;
 	start_guard();
-	assert_true(in_kernel(0, id, &p));
+	p = upstream();
 	assert_int_equal(p.rules.mode, KILTER_GUARD_OBSERVE);
 }
 
 static void the_kernel_is_believed_when_the_state_file_fell_behind(void **state)
 {
-	uint32_t id = peer_id("10.0.0.1", 80);
 	struct kilter_guard_policy p;
 
 	(void)state;
-	add_policy("*", "10.0.0.1:80", KILTER_GUARD_ENFORCE);
-	start_guard();
 	tick(1);
-	trip(0, id);
+	trip(0, t.upstream);
 	guard_free(&t.guard); /* the file says open */
-	assert_true(in_kernel(0, id, &p));
+	p = upstream();
 	p.rules.generation += 5;
 	p.rules.state = KILTER_CIRCUIT_CLOSED;
 	assert_int_equal(bpf_map_update_elem(t.maps.policy_fd,
-					     &(struct kilter_circuit_key){.peer = id}, &p, BPF_ANY),
+					     &(struct kilter_circuit_key){.peer = t.upstream}, &p,
+					     BPF_ANY),
 			 0);
 	start_guard();
 	assert_int_equal(circuit(UPSTREAM).state, KILTER_CIRCUIT_CLOSED);
@@ -402,8 +443,7 @@ static void the_release_file_releases_while_it_is_there_and_no_longer(void **sta
 	(void)state;
 	snprintf(t.config.guard.release_file, sizeof(t.config.guard.release_file),
 		 "/tmp/kilter-guard-release-%d", getpid());
-	add_policy("*", "10.0.0.1:80", KILTER_GUARD_ENFORCE);
-	start_guard();
+	guard_upstream();
 	tick(1);
 	assert_null(guard_released(t.guard));
 	f = fopen(t.config.guard.release_file, "we");
@@ -414,8 +454,7 @@ static void the_release_file_releases_while_it_is_there_and_no_longer(void **sta
 	assert_string_equal(t.action, "guard-release");
 	assert_int_not_equal(kernel_switch(), 0);
 	assert_int_equal(circuit(UPSTREAM).mode, KILTER_GUARD_OBSERVE);
-	guard_free(&t.guard); /* a restart does not make it somebody's wish */
-	start_guard();
+	restart_guard(); /* a restart does not make it somebody's wish */
 	assert_non_null(guard_released(t.guard));
 	unlink(t.config.guard.release_file);
 	tick(1);
@@ -427,8 +466,7 @@ static void the_release_file_releases_while_it_is_there_and_no_longer(void **sta
 	/* By hand it stays, and so does what others wrote into the kernel. */
 	assert_int_equal(guard_release(t.guard, true, 0), 0);
 	assert_int_equal(guard_release(t.guard, true, 0), -EALREADY);
-	guard_free(&t.guard);
-	start_guard();
+	restart_guard();
 	assert_non_null(guard_released(t.guard));
 	assert_int_equal(guard_release(t.guard, false, 0), 0);
 	assert_int_equal(kernel_switch(), 0);
@@ -446,14 +484,11 @@ static void what_was_set_by_hand_is_not_forgotten_when_nobody_calls(void **state
 
 	(void)state;
 	start_guard();
-	add_edge(CALLER, "curl", "10.0.0.9", 80);
+	call_edge(CALLER);
 	add_edge(CALLER, "curl", "10.0.0.8", 80);
 	tick(1);
-	assert_int_equal(
-	    guard_manual(t.guard, "curl->10.0.0.9:80", GUARD_LIMIT_SET, &limits, 0, t.now, t.now),
-	    0);
-	assert_int_equal(
-	    guard_manual(t.guard, "curl->10.0.0.8:80", GUARD_DISABLE, NULL, 0, t.now, t.now), 0);
+	assert_int_equal(limit(EDGE, &limits), 0);
+	assert_int_equal(manual("curl->10.0.0.8:80", GUARD_DISABLE), 0);
 	guard_free(&t.guard);
 	model_free(&t.model);
 	assert_int_equal(model_new(&t.model, &t.config), 0);
@@ -461,68 +496,56 @@ static void what_was_set_by_hand_is_not_forgotten_when_nobody_calls(void **state
 	for (int i = 0; i < 20; i++)
 		tick(10);
 	assert_int_equal(circuits(), 2);
-	assert_int_equal(circuit("curl->10.0.0.9:80").limits.max_connections, 7);
+	assert_int_equal(circuit(EDGE).limits.max_connections, 7);
 	assert_int_equal(circuit("curl->10.0.0.8:80").mode, KILTER_GUARD_OFF);
 	/* What is not given stays as it is. */
-	assert_int_equal(
-	    guard_manual(t.guard, "curl->10.0.0.9:80", GUARD_LIMIT_SET, &less, 0, t.now, t.now), 0);
-	assert_int_equal(circuit("curl->10.0.0.9:80").limits.max_connections, 3);
-	assert_int_equal(circuit("curl->10.0.0.9:80").limits.burst, 2);
-	assert_true(circuit("curl->10.0.0.9:80").limits.rate_limit == 5);
+	assert_int_equal(limit(EDGE, &less), 0);
+	assert_int_equal(circuit(EDGE).limits.max_connections, 3);
+	assert_int_equal(circuit(EDGE).limits.burst, 2);
+	assert_true(circuit(EDGE).limits.rate_limit == 5);
 }
 
 static void forced_closed_takes_back_what_the_kernel_did(void **state)
 {
-	uint32_t id = peer_id("10.0.0.1", 80);
 	struct kilter_guard_policy before, p;
 
 	(void)state;
-	add_policy("*", "10.0.0.1:80", KILTER_GUARD_ENFORCE);
-	start_guard();
 	tick(1);
-	assert_true(in_kernel(0, id, &before));
-	runtime(0, id,
-		&(struct kilter_guard_runtime){.generation = before.rules.generation,
-					       .tripped_ns = t.now,
-					       .total_failures = 5,
-					       .trips = 1});
-	assert_int_equal(guard_manual(t.guard, UPSTREAM, GUARD_FORCE_CLOSED, NULL, 0, t.now, t.now),
-			 0);
-	assert_true(in_kernel(0, id, &p));
+	before = upstream();
+	upstream_counts(before.rules.generation, .tripped_ns = t.now, .total_failures = 5,
+			.trips = 1);
+	assert_int_equal(manual(UPSTREAM, GUARD_FORCE_CLOSED), 0);
+	p = upstream();
 	assert_int_equal(p.rules.state, KILTER_CIRCUIT_CLOSED);
 	assert_true(p.rules.generation > before.rules.generation);
 	assert_int_equal(p.rules.consecutive_failures, 0);
-	assert_int_equal(guard_manual(t.guard, UPSTREAM, GUARD_TRIP, NULL, 0, t.now, t.now),
-			 -EBUSY);
+	assert_int_equal(manual(UPSTREAM, GUARD_TRIP), -EBUSY);
 }
 
 /* A unit that is restarted has another id each time; a caller must not run out of them. */
 static void the_latest_ids_of_a_caller_are_guarded(void **state)
 {
-	uint32_t id = peer_id("10.0.0.9", 80);
 	struct kilter_guard_policy p;
 
 	(void)state;
 	start_guard();
 	for (uint32_t i = 0; i < 30; i++) {
-		add_edge(1000 + i, "curl", "10.0.0.9", 80);
+		call_edge(1000 + i);
 		tick(1);
-		assert_true(in_kernel(1000 + i, id, &p));
+		p = told(1000 + i, t.edge);
 		assert_int_equal(p.rules.counters.workload, 1000); /* where it began */
 	}
 	assert_int_equal(circuits(), 1);
-	assert_true(in_kernel(1000, id, &p));
-	assert_true(in_kernel(1000 + 22, id, &p));
-	assert_false(in_kernel(1000 + 21, id, &p));
+	assert_true(in_kernel(1000, t.edge));
+	assert_true(in_kernel(1000 + 22, t.edge));
+	assert_false(in_kernel(1000 + 21, t.edge));
 }
 
 static void the_record_of_an_older_generation_moves_nothing(void **state)
 {
-	struct kilter_event_trip ev = {.key.peer = peer_id("10.0.0.1", 80)};
+	struct kilter_event_trip ev = {.key.peer = t.upstream};
 
 	(void)state;
-	add_policy("*", "10.0.0.1:80", KILTER_GUARD_ENFORCE);
-	start_guard();
 	guard_kernel_trip(t.guard, &ev, t.now, t.now);
 	assert_int_equal(t.transitions, 0);
 	ev.key.peer++;
@@ -532,20 +555,17 @@ static void the_record_of_an_older_generation_moves_nothing(void **state)
 
 static void an_open_circuit_is_open_after_a_restart_until_its_time(void **state)
 {
-	uint32_t id = peer_id("10.0.0.1", 80);
 	struct kilter_guard_policy before, p;
 	uint64_t retry;
 
 	(void)state;
-	add_policy("*", "10.0.0.1:80", KILTER_GUARD_ENFORCE);
-	start_guard();
-	trip(0, id);
+	trip(0, t.upstream);
 	retry = circuit(UPSTREAM).retry_boot_ns;
-	assert_true(in_kernel(0, id, &before));
+	before = upstream();
 	guard_free(&t.guard);
-	assert_true(in_kernel(0, id, &p)); /* the lease runs */
+	assert_true(in_kernel(0, t.upstream)); /* the lease runs */
 	start_guard();
-	assert_true(in_kernel(0, id, &p));
+	p = upstream();
 	assert_int_equal(p.rules.state, KILTER_CIRCUIT_OPEN);
 	assert_int_equal(p.rules.generation,
 			 before.rules.generation); /* the same stay in the same state */
@@ -561,13 +581,10 @@ static void an_open_circuit_is_open_after_a_restart_until_its_time(void **state)
 
 static void a_killed_daemon_leaves_the_same(void **state)
 {
-	uint32_t id = peer_id("10.0.0.1", 80);
 	char copy[80];
 
 	(void)state;
-	add_policy("*", "10.0.0.1:80", KILTER_GUARD_ENFORCE);
-	start_guard();
-	trip(0, id);
+	trip(0, t.upstream);
 	/* What the file says now is what a killed daemon leaves. */
 	snprintf(copy, sizeof(copy), "%s.copy", t.state);
 	assert_int_equal(link(t.state, copy), 0);
@@ -580,42 +597,36 @@ static void a_killed_daemon_leaves_the_same(void **state)
 
 static void what_the_kernel_holds_is_taken_over_without_a_state_file(void **state)
 {
-	uint32_t id = peer_id("10.0.0.1", 80);
 	struct kilter_guard_policy before, p;
 
 	(void)state;
-	add_policy("*", "10.0.0.1:80", KILTER_GUARD_ENFORCE);
-	start_guard();
-	trip(0, id);
-	assert_true(in_kernel(0, id, &before));
+	trip(0, t.upstream);
+	before = upstream();
 	guard_free(&t.guard);
 	unlink(t.state);
 	start_guard();
-	assert_true(in_kernel(0, id, &p));
+	p = upstream();
 	assert_int_equal(p.rules.state, KILTER_CIRCUIT_OPEN);
 	assert_int_equal(p.rules.generation, before.rules.generation);
 	tick(5);
-	assert_true(in_kernel(0, id, &p));
+	p = upstream();
 	assert_int_equal(p.rules.state, KILTER_CIRCUIT_HALF_OPEN);
 	assert_true(p.rules.generation > before.rules.generation);
 }
 
 static void generations_go_on_where_the_kernel_has_forgotten_them(void **state)
 {
-	uint32_t id = peer_id("10.0.0.1", 80);
 	struct kilter_guard_policy before, p;
 
 	(void)state;
-	add_policy("*", "10.0.0.1:80", KILTER_GUARD_ENFORCE);
-	start_guard();
-	trip(0, id);
+	trip(0, t.upstream);
 	tick(1);
-	assert_true(in_kernel(0, id, &before));
+	before = upstream();
 	guard_free(&t.guard);
 	close_maps();
 	make_maps(64);
 	start_guard();
-	assert_true(in_kernel(0, id, &p));
+	p = upstream();
 	assert_true(p.rules.generation > before.rules.generation);
 	assert_int_equal(p.rules.state, KILTER_CIRCUIT_OPEN);
 }
@@ -632,7 +643,7 @@ static void a_state_file_that_is_none_costs_the_state_and_not_the_start(void **s
 	};
 
 	(void)state;
-	add_policy("*", "10.0.0.1:80", KILTER_GUARD_ENFORCE);
+	add_upstream();
 	for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
 		FILE *f = fopen(t.state, "we");
 
@@ -648,66 +659,62 @@ static void a_state_file_that_is_none_costs_the_state_and_not_the_start(void **s
 
 static void an_edge_gets_a_circuit_with_a_key_for_each_id_of_its_caller(void **state)
 {
-	uint32_t id = peer_id("10.0.0.9", 80);
 	struct kilter_guard_policy p, q;
 
 	(void)state;
 	start_guard();
-	add_edge(CALLER, "curl", "10.0.0.9", 80);
+	call_edge(CALLER);
 	tick(1);
 	assert_int_equal(circuits(), 1);
-	assert_true(in_kernel(CALLER, id, &p));
+	p = told(CALLER, t.edge);
 	assert_int_equal(p.rules.mode, KILTER_GUARD_OBSERVE); /* guard.defaults */
-	assert_false(in_kernel(0, id, &p));
-	add_edge(OTHER, "curl", "10.0.0.9", 80); /* the same service under another id */
+	assert_false(in_kernel(0, t.edge));
+	call_edge(OTHER); /* the same service under another id */
 	tick(1);
 	assert_int_equal(circuits(), 1);
-	assert_true(in_kernel(CALLER, id, &p));
-	assert_true(in_kernel(OTHER, id, &q));
+	p = told(CALLER, t.edge);
+	q = told(OTHER, t.edge);
 	assert_int_equal(p.rules.generation, q.rules.generation);
 	/* Both are counted in one place. */
 	assert_int_equal(p.rules.counters.workload, CALLER);
 	assert_int_equal(q.rules.counters.workload, CALLER);
-	assert_int_equal(q.rules.counters.peer, id);
-	trip(CALLER, id);
-	assert_true(in_kernel(CALLER, id, &p));
+	assert_int_equal(q.rules.counters.peer, t.edge);
+	trip(CALLER, t.edge);
+	p = told(CALLER, t.edge);
 	assert_int_equal(p.rules.state, KILTER_CIRCUIT_OPEN); /* one circuit, both keys */
 }
 
 static void a_ratio_in_the_window_trips(void **state)
 {
-	uint32_t id = peer_id("10.0.0.9", 80);
 	struct kilter_guard_policy p;
 	struct kilter_guard_runtime rt = {.total_failures = 0};
 
 	(void)state;
 	start_guard();
-	add_edge(CALLER, "curl", "10.0.0.9", 80);
+	call_edge(CALLER);
 	tick(1);
-	assert_true(in_kernel(CALLER, id, &p));
+	p = told(CALLER, t.edge);
 	rt.generation = p.rules.generation;
 	rt.total_failures = 6;
 	rt.total_successes = 6;
-	runtime(CALLER, id, &rt);
+	runtime(CALLER, t.edge, &rt);
 	tick(1);
-	assert_true(in_kernel(CALLER, id, &p));
+	p = told(CALLER, t.edge);
 	assert_int_equal(p.rules.state, KILTER_CIRCUIT_CLOSED); /* 12 of the 20 it takes */
 	rt.total_failures = 11;
 	rt.total_successes = 9;
-	runtime(CALLER, id, &rt);
+	runtime(CALLER, t.edge, &rt);
 	tick(1);
-	assert_true(in_kernel(CALLER, id, &p));
+	p = told(CALLER, t.edge);
 	assert_int_equal(p.rules.state, KILTER_CIRCUIT_OPEN);
 	assert_string_equal(t.reason, "failure ratio 0.55 reached 0.50 in 10s (11 of 20 failed)");
 }
 
 static void totals_of_before_we_looked_are_in_no_window(void **state)
 {
-	uint32_t id = peer_id("10.0.0.1", 80);
-
 	(void)state;
-	add_policy("*", "10.0.0.1:80", KILTER_GUARD_ENFORCE);
-	runtime(0, id, &(struct kilter_guard_runtime){.generation = 4, .total_failures = 1000});
+	add_upstream();
+	upstream_counts(4, .total_failures = 1000);
 	start_guard();
 	tick(1);
 	assert_int_equal(circuit(UPSTREAM).state, KILTER_CIRCUIT_CLOSED);
@@ -717,18 +724,18 @@ static void totals_of_before_we_looked_are_in_no_window(void **state)
 
 static void the_panic_guard_takes_back_what_the_kernel_did(void **state)
 {
-	uint32_t id = peer_id("10.0.0.1", 80), second = peer_id("10.0.0.2", 80);
+	uint32_t second = peer_id("10.0.0.2", 80);
 	struct kilter_guard_policy before, p;
 
 	(void)state;
 	t.config.guard.max_open_ratio = 0.5;
-	add_policy("*", "10.0.0.1:80", KILTER_GUARD_ENFORCE);
+	add_upstream();
 	add_policy("*", "10.0.0.2:80", KILTER_GUARD_ENFORCE);
 	start_guard();
-	trip(0, id);
-	assert_true(in_kernel(0, second, &before));
+	trip(0, t.upstream);
+	before = told(0, second);
 	trip(0, second);
-	assert_true(in_kernel(0, second, &p));
+	p = told(0, second);
 	assert_int_equal(p.rules.state, KILTER_CIRCUIT_CLOSED);
 	assert_true(p.rules.generation > before.rules.generation); /* its trip is of the past */
 	assert_int_equal(p.rules.consecutive_failures, 0); /* and it does not trip again at once */
@@ -737,74 +744,65 @@ static void the_panic_guard_takes_back_what_the_kernel_did(void **state)
 	assert_int_equal(stat_of("kilter_circuit_suppressed_total", "circuit=\"*->10.0.0.2:80\""),
 			 1);
 	tick(6);
-	assert_true(in_kernel(0, second, &p));
+	p = told(0, second);
 	assert_int_equal(p.rules.consecutive_failures, 5);
 }
 
 static void a_change_of_configuration_keeps_an_open_circuit_open(void **state)
 {
-	uint32_t id = peer_id("10.0.0.1", 80);
 	struct kilter_guard_policy before, p;
 
 	(void)state;
-	add_policy("*", "10.0.0.1:80", KILTER_GUARD_ENFORCE);
-	start_guard();
-	trip(0, id);
-	assert_true(in_kernel(0, id, &before));
+	trip(0, t.upstream);
+	before = upstream();
 	t.config.guard.policies[0].consecutive_failures = 9;
 	guard_reconfigure(t.guard, &t.config);
-	assert_true(in_kernel(0, id, &p));
+	p = upstream();
 	assert_int_equal(p.rules.state, KILTER_CIRCUIT_OPEN);
 	assert_int_equal(p.rules.generation, before.rules.generation);
 	assert_int_equal(p.rules.consecutive_failures, 9);
 	t.config.guard.mode = KILTER_GUARD_OBSERVE;
 	guard_reconfigure(t.guard, &t.config);
-	assert_true(in_kernel(0, id, &p));
+	p = upstream();
 	assert_int_equal(p.rules.mode, KILTER_GUARD_OBSERVE);
 	assert_string_equal(circuit(UPSTREAM).mode_reason, "guard.mode is observe");
 	t.config.guard.policies_count = 0;
 	guard_reconfigure(t.guard, &t.config);
-	assert_false(in_kernel(0, id, &p));
+	assert_false(in_kernel(0, t.upstream));
 	assert_int_equal(circuits(), 0);
 	assert_string_equal(t.last.to, "closed");
 }
 
 static void by_hand(void **state)
 {
-	uint32_t id = peer_id("10.0.0.1", 80);
 	struct kilter_guard_policy p;
 
 	(void)state;
-	add_policy("*", "10.0.0.1:80", KILTER_GUARD_ENFORCE);
-	start_guard();
-#define manual(action) guard_manual(t.guard, UPSTREAM, action, NULL, 1000, t.now, t.now)
-	assert_int_equal(guard_manual(t.guard, "nobody", GUARD_TRIP, NULL, 0, t.now, t.now),
-			 -ENOENT);
-	assert_int_equal(manual(GUARD_RESET), -EALREADY);
-	assert_int_equal(manual(GUARD_RELEASE), -EALREADY);
-	assert_int_equal(manual(GUARD_TRIP), 0);
+	assert_int_equal(manual("nobody", GUARD_TRIP), -ENOENT);
+	assert_int_equal(manual(UPSTREAM, GUARD_RESET), -EALREADY);
+	assert_int_equal(manual(UPSTREAM, GUARD_RELEASE), -EALREADY);
+	assert_int_equal(manual(UPSTREAM, GUARD_TRIP), 0);
 	assert_string_equal(t.action, "circuit-trip");
-	assert_true(in_kernel(0, id, &p));
+	p = upstream();
 	assert_int_equal(p.rules.state, KILTER_CIRCUIT_OPEN);
 	assert_string_equal(circuit(UPSTREAM).reason, "tripped by hand, uid 1000");
-	assert_int_equal(manual(GUARD_TRIP), -EALREADY);
-	assert_int_equal(manual(GUARD_HOLD), 0);
-	assert_int_equal(manual(GUARD_HOLD), -EALREADY);
+	assert_int_equal(manual(UPSTREAM, GUARD_TRIP), -EALREADY);
+	assert_int_equal(manual(UPSTREAM, GUARD_HOLD), 0);
+	assert_int_equal(manual(UPSTREAM, GUARD_HOLD), -EALREADY);
 	tick(3600);
-	assert_true(in_kernel(0, id, &p));
+	p = upstream();
 	assert_int_equal(p.rules.state, KILTER_CIRCUIT_OPEN);
 	assert_int_equal(p.lease_until_ns, t.now + t.config.guard.lease_ns);
-	guard_free(&t.guard); /* held is held, over a restart too */
-	start_guard();
+	restart_guard(); /* held is held, over a restart too */
 	assert_true(circuit(UPSTREAM).held);
-	assert_int_equal(manual(GUARD_RELEASE), 0);
+	assert_int_equal(manual(UPSTREAM, GUARD_RELEASE), 0);
 	tick(1);
 	assert_int_equal(circuit(UPSTREAM).state, KILTER_CIRCUIT_HALF_OPEN);
-	assert_int_equal(manual(GUARD_RESET), 0);
-	assert_true(in_kernel(0, id, &p));
+	assert_int_equal(manual(UPSTREAM, GUARD_RESET), 0);
+	p = upstream();
 	assert_int_equal(p.rules.state, KILTER_CIRCUIT_CLOSED);
-	assert_int_equal(manual(GUARD_HOLD), 0);
-	assert_true(in_kernel(0, id, &p));
+	assert_int_equal(manual(UPSTREAM, GUARD_HOLD), 0);
+	p = upstream();
 	assert_int_equal(p.rules.consecutive_failures,
 			 0); /* nor does the kernel trip what is held */
 	assert_int_equal(t.manual, 9);
@@ -819,24 +817,21 @@ static void a_protected_destination_is_not_tripped_by_hand(void **state)
 	tick(1);
 	assert_int_equal(circuit("curl->127.0.0.1:8080").mode, KILTER_GUARD_OBSERVE);
 	assert_non_null(circuit("curl->127.0.0.1:8080").mode_reason);
-	assert_int_equal(
-	    guard_manual(t.guard, "curl->127.0.0.1:8080", GUARD_TRIP, NULL, 0, t.now, t.now),
-	    -EPERM);
+	assert_int_equal(manual("curl->127.0.0.1:8080", GUARD_TRIP), -EPERM);
 }
 
 static void a_full_map_is_counted_and_tried_again(void **state)
 {
-	uint32_t id = peer_id("10.0.0.1", 80), second = peer_id("10.0.0.2", 80);
-	struct kilter_guard_policy p;
+	uint32_t second = peer_id("10.0.0.2", 80);
 
 	(void)state;
 	close_maps();
 	make_maps(1);
-	add_policy("*", "10.0.0.1:80", KILTER_GUARD_ENFORCE);
+	add_upstream();
 	add_policy("*", "10.0.0.2:80", KILTER_GUARD_ENFORCE);
 	start_guard();
-	assert_true(in_kernel(0, id, &p));
-	assert_false(in_kernel(0, second, &p));
+	assert_true(in_kernel(0, t.upstream));
+	assert_false(in_kernel(0, second));
 	assert_int_equal(stat_of("kilter_guard_sync_errors_total", "reason=\"full\""), 1);
 	tick(1);
 	assert_int_equal(stat_of("kilter_guard_sync_errors_total", "reason=\"full\""), 2);
@@ -844,93 +839,84 @@ static void a_full_map_is_counted_and_tried_again(void **state)
 	t.config.guard.policies_count = 1;
 	guard_reconfigure(t.guard, &t.config);
 	tick(1);
-	assert_true(in_kernel(0, second, &p));
+	assert_true(in_kernel(0, second));
 }
 
 static void a_destination_whose_id_was_taken_is_guarded_under_the_next(void **state)
 {
-	uint32_t id = peer_id("10.0.0.1", 80);
 	union peer stranger = peer("10.9.9.9", 9), own = peer("10.0.0.1", 80);
-	struct kilter_guard_policy p;
 
 	(void)state;
-	add_policy("*", "10.0.0.1:80", KILTER_GUARD_ENFORCE);
-	start_guard();
-	model_add_peer_id(t.model, id, &stranger.p);
+	model_add_peer_id(t.model, t.upstream, &stranger.p);
 	tick(1);
-	assert_false(in_kernel(0, id, &p)); /* that would be the stranger's */
-	assert_true(in_kernel(0, id + 1, &p));
-	model_add_peer_id(t.model, id + 1, &own.p);
+	assert_false(in_kernel(0, t.upstream)); /* that would be the stranger's */
+	assert_true(in_kernel(0, t.upstream + 1));
+	model_add_peer_id(t.model, t.upstream + 1, &own.p);
 	tick(1);
-	assert_true(in_kernel(0, id + 1, &p));
+	assert_true(in_kernel(0, t.upstream + 1));
 }
 
 static void entries_that_nobody_owns_are_swept(void **state)
 {
 	struct kilter_circuit_key stale = {.workload = 5, .peer = 6};
 	struct kilter_guard_policy p = {.rules.generation = 3};
-	uint32_t id = peer_id("10.0.0.1", 80);
 
 	(void)state;
 	assert_int_equal(bpf_map_update_elem(t.maps.policy_fd, &stale, &p, BPF_ANY), 0);
 	runtime(5, 6, &(struct kilter_guard_runtime){.generation = 3});
-	add_policy("*", "10.0.0.1:80", KILTER_GUARD_ENFORCE);
-	start_guard();
+	guard_upstream();
 	tick(60);
-	assert_true(in_kernel(5, 6, &p)); /* its owner may still be found */
+	assert_true(in_kernel(5, 6)); /* its owner may still be found */
 	tick(61);
-	assert_false(in_kernel(5, 6, &p));
-	assert_true(in_kernel(0, id, &p));
+	assert_false(in_kernel(5, 6));
+	assert_true(in_kernel(0, t.upstream));
 	guard_release_all(t.guard);
-	assert_false(in_kernel(0, id, &p));
+	assert_false(in_kernel(0, t.upstream));
 }
 
 static void guard_mode_off_takes_everything_out_of_the_kernel(void **state)
 {
-	struct kilter_guard_policy p;
-
 	(void)state;
-	add_policy("*", "10.0.0.1:80", KILTER_GUARD_ENFORCE);
-	start_guard();
 	t.config.guard.mode = KILTER_GUARD_OFF;
 	guard_reconfigure(t.guard, &t.config);
-	assert_false(in_kernel(0, peer_id("10.0.0.1", 80), &p));
-	add_edge(CALLER, "curl", "10.0.0.9", 80);
+	assert_false(in_kernel(0, t.upstream));
+	call_edge(CALLER);
 	tick(1);
 	assert_int_equal(circuits(), 0);
 }
 
-#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define TEST(f)	   cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define GUARDED(f) cmocka_unit_test_setup_teardown(f, setup_guarded, teardown)
 
 static int run(const char *name)
 {
 	const struct CMUnitTest tests[] = {
-	    TEST(an_exact_policy_is_in_the_kernel_before_the_first_connect),
-	    TEST(a_trip_of_the_kernel_is_confirmed_with_a_lease_and_told),
-	    TEST(a_trip_whose_record_was_lost_is_found_by_the_tick),
-	    TEST(nobody_is_refused_for_a_policy_that_is_gone),
+	    GUARDED(an_exact_policy_is_in_the_kernel_before_the_first_connect),
+	    GUARDED(a_trip_of_the_kernel_is_confirmed_with_a_lease_and_told),
+	    GUARDED(a_trip_whose_record_was_lost_is_found_by_the_tick),
+	    GUARDED(nobody_is_refused_for_a_policy_that_is_gone),
 	    TEST(the_latest_ids_of_a_caller_are_guarded),
-	    TEST(forced_closed_takes_back_what_the_kernel_did),
+	    GUARDED(forced_closed_takes_back_what_the_kernel_did),
 	    TEST(what_was_set_by_hand_is_not_forgotten_when_nobody_calls),
 	    TEST(the_release_file_releases_while_it_is_there_and_no_longer),
-	    TEST(the_kernel_is_believed_when_the_state_file_fell_behind),
-	    TEST(the_record_of_an_older_generation_moves_nothing),
-	    TEST(an_open_circuit_is_open_after_a_restart_until_its_time),
-	    TEST(a_killed_daemon_leaves_the_same),
-	    TEST(what_the_kernel_holds_is_taken_over_without_a_state_file),
-	    TEST(generations_go_on_where_the_kernel_has_forgotten_them),
+	    GUARDED(the_kernel_is_believed_when_the_state_file_fell_behind),
+	    GUARDED(the_record_of_an_older_generation_moves_nothing),
+	    GUARDED(an_open_circuit_is_open_after_a_restart_until_its_time),
+	    GUARDED(a_killed_daemon_leaves_the_same),
+	    GUARDED(what_the_kernel_holds_is_taken_over_without_a_state_file),
+	    GUARDED(generations_go_on_where_the_kernel_has_forgotten_them),
 	    TEST(a_state_file_that_is_none_costs_the_state_and_not_the_start),
 	    TEST(an_edge_gets_a_circuit_with_a_key_for_each_id_of_its_caller),
 	    TEST(a_ratio_in_the_window_trips),
 	    TEST(totals_of_before_we_looked_are_in_no_window),
 	    TEST(the_panic_guard_takes_back_what_the_kernel_did),
-	    TEST(a_change_of_configuration_keeps_an_open_circuit_open),
-	    TEST(by_hand),
+	    GUARDED(a_change_of_configuration_keeps_an_open_circuit_open),
+	    GUARDED(by_hand),
 	    TEST(a_protected_destination_is_not_tripped_by_hand),
 	    TEST(a_full_map_is_counted_and_tried_again),
-	    TEST(a_destination_whose_id_was_taken_is_guarded_under_the_next),
+	    GUARDED(a_destination_whose_id_was_taken_is_guarded_under_the_next),
 	    TEST(entries_that_nobody_owns_are_swept),
-	    TEST(guard_mode_off_takes_everything_out_of_the_kernel),
+	    GUARDED(guard_mode_off_takes_everything_out_of_the_kernel),
 	};
 
 	return cmocka_run_group_tests_name(name, tests, NULL, NULL);
