@@ -8,15 +8,12 @@ import datetime
 import itertools
 import json
 import os
-import pickle
 import re
-import signal
 import socket
 import struct
 import sys
 import threading
 import time
-import traceback
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "system"))
 import kilter  # noqa: E402
@@ -32,16 +29,11 @@ HOW = {  # what is sent, and what an answer says
 }
 
 
-def split(destination):
-    host, port = destination.rsplit(":", 1)
-    return host, int(port)
-
-
 def ask(destination, how="http"):
     """One request on a connection of its own, and what became of it."""
     request, read = HOW[how]
     try:
-        s = socket.create_connection(split(destination), timeout=PATIENCE)
+        s = socket.create_connection(kilter.split(destination), timeout=PATIENCE)
     except ConnectionRefusedError:
         return "refused"
     except TimeoutError:
@@ -104,50 +96,13 @@ def serve(destination, log, mode_file):
             elif data:
                 connection.sendall(f"HTTP/1.1 {say} X\r\nContent-Length: 2\r\nConnection: close\r\n\r\nxx".encode())
 
-    with socket.create_server(split(destination), backlog=128) as listener:
+    with socket.create_server(kilter.split(destination), backlog=128) as listener:
         while True:
             connection, _ = listener.accept()
             with lock:
                 under_way += 1
                 os.write(out, f"{under_way} {answered}\n".encode())
             threading.Thread(target=one, args=(connection,), daemon=True).start()
-
-
-class Callers:
-    """A function in a process of its own inside the cgroup; result() waits for what it returns."""
-
-    def __init__(self, sandbox, function, *args):
-        self.read, write = os.pipe()
-        self.pid = os.fork()
-        if self.pid == 0:
-            os.close(self.read)
-            try:
-                sandbox.join()
-                result = (True, function(*args))
-            except BaseException:  # the child only carries it over
-                result = (False, traceback.format_exc())
-            with os.fdopen(write, "wb") as f:
-                pickle.dump(result, f)
-            os._exit(0)
-        os.close(write)
-        sandbox.cleanups.callback(self.end)
-
-    def end(self):
-        if self.pid:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
-            os.close(self.read)
-            self.pid = 0
-
-    def result(self):
-        with os.fdopen(os.dup(self.read), "rb") as f:
-            data = f.read()
-        self.end()
-        ok, value = pickle.loads(data) if data else (False, "the caller died")
-        if not ok:
-            raise AssertionError(value)
-        return value
 
 
 class Server:
@@ -160,7 +115,7 @@ class Server:
         self.mode_file = case.sandbox.path(f"mode-{self.destination}")
         self.tell(mode)
         case.sandbox.serve(serve, self.destination, self.log, self.mode_file)
-        address = split(self.destination)
+        address = kilter.split(self.destination)
         kilter.wait_for("the server listens", lambda: kilter.can_connect(address[1], address[0]))
         kilter.wait_for("it wrote that down", self.arrived)
         self.forget()
@@ -205,13 +160,8 @@ class Case(kilter.Case):
             f.write(text)
 
     def reload(self, *destinations, **policy):
-        def told():
-            return len(self.daemon.audited(event__action="config-change"))
-
-        before = told()
         self.configure(*destinations, **policy)
-        self.daemon.process.send_signal(signal.SIGHUP)
-        kilter.wait_for("the configuration is read", lambda: told() > before)
+        self.daemon.reload()
 
     def circuits(self):
         rows = json.loads(self.daemon.cli("circuits", "-o", "json").stdout)["items"]
@@ -229,7 +179,7 @@ class Case(kilter.Case):
     # --- callers ---
 
     def begin(self, destination, count, how="http", pause=0, gate=None, stop=None):
-        return Callers(self.sandbox, work, destination, how, count, pause, gate, stop)
+        return kilter.Child(self.sandbox, work, destination, how, count, pause, gate, stop)
 
     def end(self, *callers):
         outcomes = [outcome for one in callers for outcome in one.result()]

@@ -40,7 +40,7 @@ class Killed(breaker.Case):
         self.assertEqual(self.ask(destination, 5, how), ["200"] * 5)
         send(family(process.pid), signal.SIGKILL)
         process.wait()
-        host, port = breaker.split(destination)
+        host, port = kilter.split(destination)
         kilter.wait_for("the server is gone", lambda: not kilter.can_connect(port, host))
         self.assertEqual(self.trip(destination, how), ["refused"] * (FAILURES + 1))
         kilter.wait_for("one refusal is the circuit's own", lambda: self.circuit(destination)["refused"] == 1)
@@ -57,7 +57,7 @@ class Killed(breaker.Case):
         self.explain()
 
     def listening(self, destination, argv):
-        host, port = breaker.split(destination)
+        host, port = kilter.split(destination)
         process = self.sandbox.spawn(argv)
         kilter.wait_for("the server listens", lambda: kilter.can_connect(port, host))
         return process
@@ -92,7 +92,7 @@ class Killed(breaker.Case):
 
         def start():
             process = self.listening(destination, argv)
-            host, port = breaker.split(destination)  # from outside: nobody counts these
+            host, port = kilter.split(destination)  # from outside: nobody counts these
             kilter.wait_for("it takes users", lambda: breaker.ask(f"{host}:{port}", "postgres") == "200")
             return process
 

@@ -16,24 +16,13 @@ import tempfile
 import time
 import unittest
 
-from kilter import free_port
+from kilter import UnixConnection, free_port
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.path.join(ROOT, os.environ.get("B", "build"))
 HOST = os.path.join(BUILD, "tests/system/front_host")
 WAIT_SECONDS = 20
 CONNECTIONS = 32  # front_host's api.max_connections
-
-
-class UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path):
-        super().__init__("localhost", timeout=10)
-        self.path = path
-
-    def connect(self):
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(10)
-        self.sock.connect(self.path)
 
 
 class Front(unittest.TestCase):

@@ -10,7 +10,6 @@ import itertools
 import json
 import multiprocessing
 import os
-import signal
 import socket
 import subprocess
 import threading
@@ -25,11 +24,6 @@ NEVER = "100s"  # an open time that no test waits for
 CLONE_NEWNS, MS_BIND, MS_REC, MS_PRIVATE = 0x20000, 0x1000, 0x4000, 0x40000
 
 libc = ctypes.CDLL(None, use_errno=True)
-
-
-def split(destination):
-    host, port = destination.rsplit(":", 1)
-    return host.strip("[]"), int(port)
 
 
 def checked(result):
@@ -69,7 +63,7 @@ def serve(destination, log, mode_file, label, netns=None):
     if netns:
         enter(netns)
     out = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    host, port = split(destination)
+    host, port = kilter.split(destination)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, port), family=family, backlog=128) as listener:
         while True:
@@ -80,7 +74,7 @@ def serve(destination, log, mode_file, label, netns=None):
 
 def ask(destination):
     """One request on a connection of its own: (status, body)."""
-    with contextlib.closing(http.client.HTTPConnection(*split(destination), timeout=10)) as connection:
+    with contextlib.closing(http.client.HTTPConnection(*kilter.split(destination), timeout=10)) as connection:
         connection.request("GET", "/", headers={"Connection": "close"})
         answer = connection.getresponse()
         return str(answer.status), answer.read().decode()
@@ -115,7 +109,7 @@ class Caller:
         outcomes = []
         for _ in range(count):
             try:
-                self.held.append(socket.create_connection(split(destination), timeout=10))
+                self.held.append(socket.create_connection(kilter.split(destination), timeout=10))
                 outcomes.append("held")
             except ConnectionRefusedError:
                 outcomes.append("refused")
@@ -128,7 +122,7 @@ class Caller:
     def fill_pool(self, destination, count):
         """Keep-alive connections, each with a request behind it, idle from then on."""
         for _ in range(count):
-            connection = http.client.HTTPConnection(*split(destination), timeout=10)
+            connection = http.client.HTTPConnection(*kilter.split(destination), timeout=10)
             connection.request("GET", "/")
             connection.getresponse().read()
             self.pool.append((destination, connection.sock, connection))
@@ -172,7 +166,7 @@ class Caller:
     def hammer(self, destination, cpu, seconds):
         """Connects all the time, on one CPU: (first attempt, last attempt, connected, refused)."""
         os.sched_setaffinity(0, {cpu})
-        address = split(destination)
+        address = kilter.split(destination)
         connected = refused = 0
         first = last = time.monotonic()
         while last < first + seconds:
@@ -207,30 +201,27 @@ class Caller:
             return []
 
 
-class Process:
+def attend(pipe, ours, netns, resolv_conf):
+    """A caller's process: does what it is asked for over the pipe."""
+    ours.close()  # or it would not notice that nobody asks any more
+    if netns:
+        enter(netns, resolv_conf)
+    caller = Caller()
+    while True:
+        name, args = pipe.recv()
+        try:
+            pipe.send((True, getattr(caller, name)(*args)))
+        except Exception:  # carried over
+            pipe.send((False, traceback.format_exc()))
+
+
+class Process(kilter.Child):
     """A caller in a process of its own inside the cgroup, or below it: process.METHOD(...) is Caller.METHOD there."""
 
     def __init__(self, sandbox, cgroup=None, netns=None, resolv_conf=None):
         self.pipe, theirs = multiprocessing.Pipe()
-        self.pid = os.fork()
-        if self.pid == 0:
-            self.pipe.close()
-            try:
-                with open(os.path.join(cgroup or sandbox.cgroup, "cgroup.procs"), "w", encoding="ascii") as f:
-                    f.write("0")
-                if netns:
-                    enter(netns, resolv_conf)
-                caller = Caller()
-                while True:
-                    name, args = theirs.recv()
-                    try:
-                        theirs.send((True, getattr(caller, name)(*args)))
-                    except Exception:  # carried over
-                        theirs.send((False, traceback.format_exc()))
-            finally:
-                os._exit(0)
+        super().__init__(sandbox, attend, theirs, self.pipe, netns, resolv_conf, cgroup=cgroup)
         theirs.close()
-        sandbox.cleanups.callback(self.end)
 
     def begin(self, name, *args):
         self.pipe.send((name, args))
@@ -249,12 +240,8 @@ class Process:
         return call
 
     def end(self):
-        if self.pid:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
-            self.pipe.close()
-            self.pid = 0
+        super().end()
+        self.pipe.close()
 
 
 class Server:
@@ -284,17 +271,6 @@ class Server:
         return 0
 
 
-class UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path):
-        super().__init__("localhost", timeout=10)
-        self.path = path
-
-    def connect(self):
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(10)
-        self.sock.connect(self.path)
-
-
 class Case(kilter.Case):
     def setUp(self):
         super().setUp()
@@ -322,13 +298,8 @@ class Case(kilter.Case):
         self.daemon.start()
 
     def reload(self, *policies, **more):
-        def told():
-            return len(self.daemon.audited(event__action="config-change"))
-
-        before = told()
         self.configure(*policies, **more)
-        self.daemon.process.send_signal(signal.SIGHUP)
-        kilter.wait_for("the configuration is read", lambda: told() > before)
+        self.daemon.reload()
 
     def show(self, *args):
         return json.loads(self.daemon.cli(*args, "-o", "json").stdout)
@@ -363,7 +334,7 @@ class Case(kilter.Case):
 
     def post(self, path, headers=None, **query):
         """As root over the Unix socket: (status, what the body says)."""
-        connection = UnixConnection(self.daemon.socket)
+        connection = kilter.UnixConnection(self.daemon.socket)
         try:
             target = "/api/v1/" + path + ("?" + urllib.parse.urlencode(query) if query else "")
             connection.request("POST", target, headers=headers or {})
@@ -379,7 +350,7 @@ class Case(kilter.Case):
 
     def refusals(self, destination):
         """The reasons of the refused connects to a destination, in order."""
-        host, port = split(destination)
+        host, port = kilter.split(destination)
         return [r["event.reason"] for r in self.records("connect-refused", destination__ip=host, destination__port=port)]
 
     def wait_refusals(self, destination, *reasons):

@@ -7,6 +7,7 @@ clients run inside it, the daemon and the test itself outside, so that scrapes a
 
 import collections
 import contextlib
+import http.client
 import itertools
 import json
 import os
@@ -83,6 +84,22 @@ def can_connect(port, host="127.0.0.1"):
         return False
 
 
+def split(destination):
+    host, port = destination.rsplit(":", 1)
+    return host.strip("[]"), int(port)
+
+
+class UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path):
+        super().__init__("localhost", timeout=10)
+        self.path = path
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(10)
+        self.sock.connect(self.path)
+
+
 SAMPLE = re.compile(r"^([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})? (\S+)(?: \S+)?$")
 LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)",?')
 
@@ -125,8 +142,9 @@ class Sandbox:
             f.write(text)
         return self.path(name)
 
-    def join(self):
-        with open(os.path.join(self.cgroup, "cgroup.procs"), "w", encoding="ascii") as f:
+    def join(self, cgroup=None):
+        """Into the cgroup, or into one below it."""
+        with open(os.path.join(cgroup or self.cgroup, "cgroup.procs"), "w", encoding="ascii") as f:
             f.write("0")
 
     def spawn(self, argv, inside=True, **kw):
@@ -149,47 +167,17 @@ class Sandbox:
 
     def call(self, function, *args):
         """Calls a python function in a process inside the cgroup and returns its result."""
-        read, write = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            os.close(read)
-            try:
-                self.join()
-                result = (True, function(*args))
-            except BaseException:  # the child only carries it over
-                result = (False, traceback.format_exc())
-            with os.fdopen(write, "wb") as f:
-                pickle.dump(result, f)
-            os._exit(0)
-        os.close(write)
-        with os.fdopen(read, "rb") as f:
-            data = f.read()
-        os.waitpid(pid, 0)
-        if not data:
-            raise AssertionError(f"{function.__name__} died")
-        ok, value = pickle.loads(data)
-        if not ok:
-            raise AssertionError(value)
-        return value
+        return Child(self, function, *args).result()
 
     def serve(self, function, *args):
         """Runs a python function, a server, inside the cgroup until the end of the test."""
-        pid = os.fork()
-        if pid == 0:
+        def run():
             try:
-                self.join()
                 function(*args)
             except BaseException:
                 traceback.print_exc()
-            os._exit(1)
 
-        def end():
-            with contextlib.suppress(ProcessLookupError, ChildProcessError):
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
-
-        self.cleanups.callback(end)
-        return end
+        return Child(self, run).end
 
     def nginx(self, locations, workers=2, extra=""):
         """A real nginx with an access log of one status per line; returns it when it listens."""
@@ -225,6 +213,46 @@ class Sandbox:
             except OSError:
                 time.sleep(0.05)
         shutil.rmtree(self.dir, ignore_errors=True)
+
+
+class Child:
+    """A function in a process of its own inside the cgroup, or below it; result() waits for what it returns."""
+
+    def __init__(self, sandbox, function, *args, cgroup=None):
+        self.what = function.__name__
+        self.read, write = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.close(self.read)
+            try:
+                sandbox.join(cgroup)
+                result = (True, function(*args))
+            except BaseException:  # the child only carries it over
+                result = (False, traceback.format_exc())
+            try:
+                with os.fdopen(write, "wb") as f:
+                    pickle.dump(result, f)
+            finally:
+                os._exit(0)
+        os.close(write)
+        sandbox.cleanups.callback(self.end)
+
+    def end(self):
+        if self.pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+            os.close(self.read)
+            self.pid = 0
+
+    def result(self):
+        with os.fdopen(os.dup(self.read), "rb") as f:
+            data = f.read()
+        self.end()
+        ok, value = pickle.loads(data) if data else (False, f"{self.what} died")
+        if not ok:
+            raise AssertionError(value)
+        return value
 
 
 class Nginx:
@@ -325,6 +353,15 @@ class Daemon:
     def stop(self, seconds=35):
         self.process.terminate()
         return self.process.wait(seconds)
+
+    def reload(self):
+        """Has it read its configuration again, and waits until it has."""
+        def told():
+            return len(self.audited(event__action="config-change"))
+
+        before = told()
+        self.process.send_signal(signal.SIGHUP)
+        wait_for("the configuration is read", lambda: told() > before)
 
     def get(self, path, headers=None, timeout=10):
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", headers=headers or {})
