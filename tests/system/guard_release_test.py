@@ -6,6 +6,7 @@ back."""
 
 import json
 import os
+import signal
 import subprocess
 import unittest
 
@@ -140,6 +141,27 @@ class Release(guarded.Case):
         self.wait_released(BY_HAND)
         self.daemon.cli("circuits", "arm")
         self.wait_released(None)
+
+    def test_a_hung_daemon_is_not_needed_to_let_go(self):
+        self.prepare(lease="60s")
+        self.daemon.process.send_signal(signal.SIGSTOP)
+        self.addCleanup(self.daemon.process.send_signal, signal.SIGCONT)
+        self.refused()
+        said = self.daemon.cli("circuits", "release", "--all").stdout
+        self.assertIn("the daemon does not answer; its switch in the kernel is on: nothing is refused", said)
+        self.assertTrue(self.switch())
+        self.released()
+        self.assertEqual(self.process_state(), "T", "it hung all the while")
+        # It has a command in its queue and finds the switch on: both say the same.
+        self.daemon.process.send_signal(signal.SIGCONT)
+        self.wait_figure(self.to, "would_refuse_by.open", 3)
+        self.wait_released(BY_HAND)
+        self.daemon.cli("circuits", "arm")
+        self.wait_released(None)
+
+    def process_state(self):
+        with open(f"/proc/{self.daemon.process.pid}/stat", encoding="ascii") as f:
+            return f.read().rsplit(")", 1)[1].split()[0]
 
     def test_nothing_to_let_go_of(self):
         done = self.daemon.cli("circuits", "release", "--all", check=False)

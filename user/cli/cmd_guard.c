@@ -121,10 +121,11 @@ static int switch_all(struct cli *c, bool release)
 
 		free(r.body);
 		status = post(c, release ? "/api/v1/guard/release" : "/api/v1/guard/arm", "guard");
-		if (status != CLI_FAILED || !release || geteuid() ||
+		if (!status || !release || geteuid() ||
 		    (c->http_status >= 400 && c->http_status < 500))
 			return status;
-		/* Its front answers and it does not: hung, or starved. */
+		/* Its front answers and it does not: hung, or starved. The front gives up when we
+		 * do: it may have said so, or nothing. */
 	} else if (!release) {
 		fprintf(stderr, "kilter: circuits arm: the daemon is needed for that: %s: %s\n",
 			c->socket, strerror(-err));
