@@ -19,7 +19,7 @@ import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "system"))
 import kilter  # noqa: E402
 from bench import CLOCK_TICKS, cpu, family  # noqa: E402
-from contest import STIMULUS, spread  # noqa: E402
+from contest import STIMULUS, haproxy_config, spread  # noqa: E402
 
 CALLERS, RATE = 16, 640  # calls a second by all of them together, once the server is to fail
 FAILING_MS = 20  # what a failing answer takes
@@ -29,40 +29,26 @@ BEFORE, AFTER = 1, 3 * OPEN  # seconds at that rate around the failing phase
 BURST = 0.3  # seconds at its end in which one more caller asks without a pause
 GOLDEN = 0.618  # its multiples, less their whole part, cover a span evenly, however many there are
 
-POLICY = """
+POLICY = f"""
 guard:
   max_open_ratio: 1
   policies:
     - name: upstream
-      destination: "127.0.0.1:{port}"
+      destination: "127.0.0.1:{{port}}"
       mode: enforce
-      consecutive_failures: {failures}
+      consecutive_failures: {FAILURES}
       failure_ratio: 0
-      base_open: {open}s
-      max_open: {open}s
+      base_open: {OPEN}s
+      max_open: {OPEN}s
       jitter: 0
-      half_open_permits: {successes}
-      half_open_successes: {successes}
+      half_open_permits: {SUCCESSES}
+      half_open_successes: {SUCCESSES}
 """
 
-# At its best: its own connections to the server stay open from one call to the next.
-HAPROXY = """
-global
-	nbthread 1
-defaults
-	mode http
-	timeout connect 5s
-	timeout client 30s
-	timeout server 30s
-frontend in
-	bind 127.0.0.1:{front}
-	default_backend upstream
-backend upstream
-	http-reuse always
+HAPROXY_CHECKS = f"""
 	option httpchk GET /check
-	default-server inter {open}s fastinter 100ms downinter {open}s fall {failures} rise {successes}
-	server upstream 127.0.0.1:{port} check observe layer7 error-limit {failures} on-error mark-down
-"""
+	default-server inter {OPEN}s fastinter 100ms downinter {OPEN}s fall {FAILURES} rise {SUCCESSES}"""
+HAPROXY_OBSERVES = f"check observe layer7 error-limit {FAILURES} on-error mark-down"
 
 # figure -> (how it is printed, what it is)
 FIGURES = {
@@ -87,10 +73,6 @@ FIGURES = {
     "broken": ("{:.0f}", "calls that timed out or were cut off"),
 }
 ABSOLUTE = ("well_other_cores", "first_ok_ms", "steady_ok_ms")  # a ratio of these says nothing
-
-
-def settings(port, **more):
-    return {"port": port, "failures": FAILURES, "successes": SUCCESSES, "open": OPEN, **more}
 
 
 def cpu_clock(pid):
@@ -150,7 +132,7 @@ class Bare:
 class Enforcing(Bare):
     def __init__(self, sandbox, port):
         super().__init__(sandbox, port)
-        self.daemon = kilter.Daemon(sandbox, POLICY.format(**settings(port)), ["--unpin"]).start()
+        self.daemon = kilter.Daemon(sandbox, POLICY.format(port=port), ["--unpin"]).start()
 
     def pids(self):
         return family(self.daemon.process.pid)
@@ -162,7 +144,7 @@ class Enforcing(Bare):
 class Sidecar(Bare):
     def __init__(self, sandbox, port):
         super().__init__(sandbox, kilter.free_port())
-        conf = sandbox.write("haproxy.cfg", HAPROXY.format(**settings(port, front=self.port)))
+        conf = sandbox.write("haproxy.cfg", haproxy_config(self.port, port, HAPROXY_OBSERVES, HAPROXY_CHECKS))
         self.process = sandbox.spawn(["haproxy", "-db", "-f", conf], inside=False)
         kilter.wait_for("haproxy listens", lambda: kilter.can_connect(self.port))
 

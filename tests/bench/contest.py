@@ -38,6 +38,25 @@ def wrk(sandbox, port, seconds, connections=32):
     return rate, milliseconds(re.search(r"99%\s+([\d.]+(?:us|ms|s))", said).group(1))
 
 
+def haproxy_config(front, port, options="", backend=""):
+    """In front of one server, at its best: its own connections to it stay open from one call to the next."""
+    return f"""
+global
+	nbthread 1
+defaults
+	mode http
+	timeout connect 5s
+	timeout client 30s
+	timeout server 30s
+frontend in
+	bind 127.0.0.1:{front}
+	default_backend upstream
+backend upstream
+	http-reuse always{backend}
+	server upstream 127.0.0.1:{port} {options}
+"""
+
+
 class Contender:
     """How one is started (returns how it is stopped), and what it changes for the workload: another port, a wrapper."""
 
@@ -113,24 +132,12 @@ class Ground:
 
     def haproxy(self):
         port = kilter.free_port()
-        conf = self.sandbox.write("haproxy.cfg", f"""
-global
-	nbthread 1
-defaults
-	mode http
-	timeout connect 5s
-	timeout client 30s
-	timeout server 30s
-frontend in
-	bind 127.0.0.1:{port}
-	default_backend nginx
+        stats = f"""
 frontend stats
 	bind 127.0.0.1:{kilter.free_port()}
 	http-request use-service prometheus-exporter
-backend nginx
-	http-reuse always
-	server nginx 127.0.0.1:{self.nginx.port}
-""")
+"""
+        conf = self.sandbox.write("haproxy.cfg", haproxy_config(port, self.nginx.port) + stats)
         return self.tool(["haproxy", "-db", "-f", conf], 1, port)
 
     def auditd(self):
