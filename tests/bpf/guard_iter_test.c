@@ -4,13 +4,10 @@
  * are ended where a policy asks for it. With the real programs on a cgroup of our own. Needs root.
  */
 #include <arpa/inet.h>
-#include <net/if.h>
-#include <sys/ioctl.h>
 #include <sys/wait.h>
 
 #include <fcntl.h>
 #include <poll.h>
-#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -54,7 +51,7 @@ static int setup(void **state)
 	LIBBPF_OPTS(bpf_object_open_opts, opts);
 
 	guarded_setup(state);
-	opts.pin_root_path = t.bpffs;
+	opts.pin_root_path = t.sandbox.bpffs;
 	have_close = !tier_lower;
 	if (!load(&opts, !have_close)) {
 		have_close = false; /* bpf_sock_destroy is Linux 6.5 */
@@ -278,15 +275,8 @@ static pid_t somewhere_else(int *ret_up, int *ret_go, const struct dest *d)
 	}
 	close(up[0]);
 	close(go[1]); /* a parent that has failed ends us as well */
-	if (unshare(CLONE_NEWNET))
+	if (sandbox_network())
 		_exit(2);
-	{
-		struct ifreq r = {.ifr_name = "lo", .ifr_flags = IFF_UP};
-		int s = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-
-		if (ioctl(s, SIOCSIFFLAGS, &r))
-			_exit(3);
-	}
 	port = ((const struct sockaddr_in *)&d->addr)->sin_port;
 	listen_on(AF_INET, &port);
 	if (try_connect(d, &fd) || write(up[1], "x", 1) != 1 || read(go[0], &byte, 1) != 1)

@@ -183,11 +183,11 @@ static void a_socket_stays_in_the_cgroup_that_it_was_made_in(void **state)
 	(void)state;
 	tell(&d, &p);
 	inside = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	join_cgroup(t.home);
+	assert_int_equal(sandbox_join(t.sandbox.home), 0);
 	outside = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	assert_int_equal(connect(inside, (struct sockaddr *)&d.addr, d.len), -1);
 	assert_int_equal(errno, REFUSED);
-	join_cgroup(t.cgroup);
+	assert_int_equal(sandbox_join(t.sandbox.cgroup), 0);
 	assert_int_equal(connect(outside, (struct sockaddr *)&d.addr, d.len), 0);
 	assert_int_equal(counters(&d).refused[KILTER_REFUSED_OPEN], 1);
 	close(inside);

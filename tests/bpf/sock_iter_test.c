@@ -2,15 +2,12 @@
 /* Sockets older than the programs: taken over once and only once. Needs root. */
 #include <sys/socket.h>
 
-#include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -172,25 +169,13 @@ static void requests_on_a_kept_alive_connection_count_after_adoption(void **stat
 
 static void sockets_of_another_cgroup_are_left_alone(void **state)
 {
-	char path[PATH_MAX];
 	struct kilter_listener l;
-	FILE *f;
 
 	/* A socket belongs to the cgroup that its process was in when it was made. */
 	(void)state;
-	assert_true(snprintf(path, sizeof(path), "%.4000s/cgroup.procs", t.programs.sandbox.home) >
-		    0);
-	f = fopen(path, "we");
-	assert_non_null(f);
-	fprintf(f, "%d", getpid());
-	assert_int_equal(fclose(f), 0);
+	assert_int_equal(sandbox_join(t.programs.sandbox.home), 0);
 	assert_int_equal(pair_open(&t.pair), 0);
-	assert_true(
-	    snprintf(path, sizeof(path), "%.4000s/cgroup.procs", t.programs.sandbox.cgroup) > 0);
-	f = fopen(path, "we");
-	assert_non_null(f);
-	fprintf(f, "%d", getpid());
-	assert_int_equal(fclose(f), 0);
+	assert_int_equal(sandbox_join(t.programs.sandbox.cgroup), 0);
 	programs_adopt(&t.programs);
 	expect_conns(0, 0);
 	assert_int_equal(listeners_count(&l), 0);
@@ -240,9 +225,7 @@ static void a_socket_of_another_network_namespace_is_adopted(void **state)
 
 	(void)state;
 	assert_true(before >= 0);
-	assert_int_equal(unshare(CLONE_NEWNET), 0);
-	assert_int_equal(sandbox_run((const char *const[]){"ip", "link", "set", "lo", "up", NULL}),
-			 0);
+	assert_int_equal(sandbox_network(), 0);
 	assert_int_equal(pair_open(&t.pair), 0);
 	assert_int_equal(setns(before, CLONE_NEWNET), 0);
 	close(before);

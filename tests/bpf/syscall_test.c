@@ -34,19 +34,12 @@ static struct {
 	struct bpf_link *enter, *leave;
 } t;
 
-__attribute__((format(printf, 2, 0))) static int quiet(enum libbpf_print_level level,
-						       const char *fmt, va_list ap)
-{
-	return level == LIBBPF_WARN ? vfprintf(stderr, fmt, ap) : 0;
-}
-
 static int group_setup(void **state)
 {
 	LIBBPF_OPTS(bpf_object_open_opts, opts, .pin_root_path = t.sandbox.bpffs);
 	__u32 zero = 0;
 
 	(void)state;
-	libbpf_set_print(quiet);
 	assert_int_equal(sandbox_init(&t.sandbox), 0);
 	t.skel = syscall__open_opts(&opts);
 	assert_non_null(t.skel);
@@ -155,18 +148,15 @@ static void errors_are_counted_by_errno(void **state)
 
 static void calls_of_other_cgroups_are_not_counted(void **state)
 {
-	char procs[PATH_MAX + 16];
-	int status, fd;
+	int status;
 	pid_t pid;
 
 	(void)state;
-	snprintf(procs, sizeof(procs), "%s/cgroup.procs", t.sandbox.home);
 	arm();
 	pid = fork();
 	assert_true(pid >= 0);
 	if (!pid) {
-		fd = open(procs, O_WRONLY | O_CLOEXEC);
-		if (fd < 0 || write(fd, "0", 1) != 1)
+		if (sandbox_join(t.sandbox.home))
 			_exit(1);
 		for (int i = 0; i < CALLS; i++)
 			syscall(SYS_getsid, 0);

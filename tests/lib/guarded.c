@@ -2,20 +2,16 @@
 #include "guarded.h"
 
 #include <arpa/inet.h>
-#include <sys/mount.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -27,49 +23,11 @@
 #include <kilter/identity.h>
 
 #include "core/clock.h"
-#include "probe/probe.h"
 #include "programs.h"
 
 #include <cmocka.h>
 
 struct guarded t;
-
-static int write_file(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY | O_CLOEXEC), err = 0;
-
-	if (fd < 0)
-		return -errno;
-	if (write(fd, text, strlen(text)) < 0)
-		err = -errno;
-	close(fd);
-	return err;
-}
-
-void join_cgroup(const char *dir)
-{
-	char path[512], pid[16];
-
-	snprintf(path, sizeof(path), "%s/cgroup.procs", dir);
-	snprintf(pid, sizeof(pid), "%d", getpid());
-	assert_int_equal(write_file(path, pid), 0);
-}
-
-/* Where this process is in the cgroup v2 hierarchy: the line "0::/path". */
-static void find_home(const char *root)
-{
-	FILE *f = fopen("/proc/self/cgroup", "re");
-	char line[256];
-
-	assert_non_null(f);
-	snprintf(t.home, sizeof(t.home), "%s", root);
-	while (fgets(line, sizeof(line), f)) {
-		line[strcspn(line, "\n")] = '\0';
-		if (!strncmp(line, "0::", 3))
-			snprintf(t.home, sizeof(t.home), "%.100s%.150s", root, line + 3);
-	}
-	fclose(f);
-}
 
 static int on_event(void *ctx, void *data, size_t size)
 {
@@ -100,37 +58,20 @@ void drain(void)
 
 static void attach(struct bpf_program *prog)
 {
-	struct bpf_link *link = bpf_program__attach_cgroup(prog, t.cgroup_fd);
+	struct bpf_link *link = bpf_program__attach_cgroup(prog, t.sandbox.cgroup_fd);
 
 	assert_int_equal(libbpf_get_error(link), 0);
 	assert_true(t.links_count < LINKS_MAX);
 	t.links[t.links_count++] = link;
 }
 
-__attribute__((format(printf, 2, 0))) static int quiet(enum libbpf_print_level level,
-						       const char *fmt, va_list ap)
-{
-	return level == LIBBPF_WARN ? vfprintf(stderr, fmt, ap) : 0;
-}
-
 int guarded_setup(void **state)
 {
-	LIBBPF_OPTS(bpf_object_open_opts, opts, .pin_root_path = t.bpffs);
-	char root[128];
+	LIBBPF_OPTS(bpf_object_open_opts, opts, .pin_root_path = t.sandbox.bpffs);
 
 	(void)state;
 	memset(&t, 0, sizeof(t));
-	libbpf_set_print(quiet);
-	assert_int_equal(probe_cgroup2_root(root, sizeof(root)), 0);
-	find_home(root);
-	snprintf(t.cgroup, sizeof(t.cgroup), "%s/kilter-guard-connect-test-%d", root, getpid());
-	assert_int_equal(mkdir(t.cgroup, 0755), 0);
-	t.cgroup_fd = open(t.cgroup, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	assert_true(t.cgroup_fd >= 0);
-	snprintf(t.bpffs, sizeof(t.bpffs), "/tmp/kilter-guard-test.XXXXXX");
-	assert_non_null(mkdtemp(t.bpffs));
-	assert_int_equal(mount("bpf", t.bpffs, "bpf", 0, NULL), 0);
-
+	assert_int_equal(sandbox_init(&t.sandbox), 0);
 	t.owner = sock_owner__open_opts(&opts);
 	t.tcp = tcp_conn__open_opts(&opts);
 	t.request = request__open_opts(&opts);
@@ -158,14 +99,13 @@ int guarded_setup(void **state)
 	attach(tier_lower ? t.guard->progs.guard_sendmsg6_deny : t.guard->progs.guard_sendmsg6);
 	t.events = ring_buffer__new(bpf_map__fd(t.guard->maps.events), on_event, NULL, NULL);
 	assert_non_null(t.events);
-	join_cgroup(t.cgroup);
 	return 0;
 }
 
 int guarded_teardown(void **state)
 {
 	(void)state;
-	join_cgroup(t.home);
+	assert_int_equal(sandbox_join(t.sandbox.home), 0);
 	ring_buffer__free(t.events);
 	while (t.links_count)
 		bpf_link__destroy(t.links[--t.links_count]);
@@ -173,10 +113,7 @@ int guarded_teardown(void **state)
 	request__destroy(t.request);
 	tcp_conn__destroy(t.tcp);
 	sock_owner__destroy(t.owner);
-	close(t.cgroup_fd);
-	umount(t.bpffs);
-	rmdir(t.bpffs);
-	rmdir(t.cgroup);
+	sandbox_done(&t.sandbox);
 	return 0;
 }
 

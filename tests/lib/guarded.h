@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A cgroup of our own, which this process joins, with the programs that the guard needs. The
- * policy map is written by the test as the daemon would write it.
+ * A sandbox with the programs that the guard needs. The policy map is written by the test as the
+ * daemon would write it.
  */
 #ifndef KILTER_TESTS_GUARDED_H
 #define KILTER_TESTS_GUARDED_H
@@ -20,6 +20,7 @@
 #include "guard_connect.skel.h"
 #include "programs.h"
 #include "request.skel.h"
+#include "sandbox.h"
 #include "sock_owner.skel.h"
 #include "tcp_conn.skel.h"
 
@@ -31,8 +32,7 @@
 #define ENOUGH		(3600 * NS_PER_SEC)
 
 struct guarded {
-	char cgroup[256], home[256], bpffs[64];
-	int cgroup_fd;
+	struct sandbox sandbox;
 	struct sock_owner *owner;
 	struct tcp_conn *tcp;
 	struct request *request;
@@ -72,7 +72,6 @@ struct kilter_guard_runtime counters(const struct dest *d);
 /* A test is told of one circuit and leaves nothing of it behind. */
 void forget(const struct dest *d);
 void set_switch(enum kilter_guard_switch which, __u32 value);
-void join_cgroup(const char *dir);
 
 /* HTTP, one exchange at a time, both ends in one thread. */
 struct talk {

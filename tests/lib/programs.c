@@ -37,8 +37,15 @@ static bool wanted(const char *name)
 	return !tiers || strstr(tiers, name);
 }
 
+__attribute__((format(printf, 2, 0))) static int quiet(enum libbpf_print_level level,
+						       const char *fmt, va_list ap)
+{
+	return level == LIBBPF_WARN ? vfprintf(stderr, fmt, ap) : 0;
+}
+
 static bool may_run(void)
 {
+	libbpf_set_print(quiet);
 	if (geteuid())
 		printf("# SKIP needs root\n");
 	return !geteuid();
@@ -77,19 +84,12 @@ void tier_choose(const char *row, const struct bpf_object *obj)
 	probe_row_choose(r, obj, tier_lower);
 }
 
-__attribute__((format(printf, 2, 0))) static int quiet(enum libbpf_print_level level,
-						       const char *fmt, va_list ap)
-{
-	return level == LIBBPF_WARN ? vfprintf(stderr, fmt, ap) : 0;
-}
-
 void programs_load(struct programs *p)
 {
 	LIBBPF_OPTS(bpf_object_open_opts, opts, .pin_root_path = p->sandbox.bpffs);
 	struct stat st;
 
 	memset(p, 0, sizeof(*p));
-	libbpf_set_print(quiet);
 	assert_int_equal(sandbox_init(&p->sandbox), 0);
 	assert_int_equal(fstat(p->sandbox.cgroup_fd, &st), 0);
 	p->owner = sock_owner__open_opts(&opts);

@@ -6,7 +6,6 @@
 #include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 
 #include <dirent.h>
 #include <errno.h>
@@ -41,7 +40,7 @@ static int cgroup_root(char *ret_dir, size_t size)
 	return err;
 }
 
-static int cgroup_join(const char *dir)
+int sandbox_join(const char *dir)
 {
 	char path[PATH_MAX + 16];
 	int fd, err = 0;
@@ -92,11 +91,14 @@ static void remove_stale(const char *root)
 	closedir(d);
 }
 
-static int loopback_up(void)
+int sandbox_network(void)
 {
 	struct ifreq ifr = {.ifr_name = "lo"};
-	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), err = 0;
+	int fd, err = 0;
 
+	if (unshare(CLONE_NEWNET))
+		return -errno;
+	fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return -errno;
 	ifr.ifr_flags = IFF_UP | IFF_RUNNING;
@@ -118,10 +120,9 @@ int sandbox_init(struct sandbox *s)
 		return err;
 	remove_stale(root);
 	/* A private mount namespace: the bpffs goes with the process, however it ends. */
-	if (unshare(CLONE_NEWNS | CLONE_NEWNET) ||
-	    mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL))
+	if (unshare(CLONE_NEWNS) || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL))
 		return -errno;
-	err = loopback_up();
+	err = sandbox_network();
 	if (err)
 		return err;
 	snprintf(s->bpffs, sizeof(s->bpffs), "/tmp/kilter-sandbox-XXXXXX");
@@ -143,7 +144,7 @@ int sandbox_init(struct sandbox *s)
 		err = -errno;
 		goto fail;
 	}
-	err = cgroup_join(s->cgroup);
+	err = sandbox_join(s->cgroup);
 	if (!err)
 		return 0;
 fail:
@@ -154,7 +155,7 @@ fail:
 void sandbox_done(struct sandbox *s)
 {
 	if (s->cgroup[0]) {
-		cgroup_join(s->home);
+		sandbox_join(s->home);
 		rmdir(s->cgroup);
 	}
 	if (s->cgroup_fd >= 0)
@@ -164,21 +165,4 @@ void sandbox_done(struct sandbox *s)
 		umount2(s->bpffs, MNT_DETACH);
 		rmdir(s->bpffs);
 	}
-}
-
-int sandbox_run(const char *const argv[])
-{
-	pid_t pid = fork();
-	int status;
-
-	if (pid < 0)
-		return -errno;
-	if (!pid) {
-		execvp(argv[0], (char *const *)argv);
-		_exit(127);
-	}
-	while (waitpid(pid, &status, 0) < 0)
-		if (errno != EINTR)
-			return -errno;
-	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }

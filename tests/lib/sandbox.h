@@ -20,8 +20,9 @@ struct sandbox {
 /* 0 or a negative errno; the process must be root. Call it before any thread is started. */
 int sandbox_init(struct sandbox *s);
 void sandbox_done(struct sandbox *s);
-
-/* Runs a program and waits for it: its exit status, 128 + signal, or a negative errno. */
-int sandbox_run(const char *const argv[]);
+/* Moves this process into a cgroup. */
+int sandbox_join(const char *dir);
+/* A network namespace of this thread's own, with loopback up. */
+int sandbox_network(void);
 
 #endif
