@@ -4,20 +4,16 @@
  * joins. The policy map is written here as the daemon would write it. Needs root.
  */
 #include <arpa/inet.h>
-#include <sys/mount.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 #include <bpf/bpf.h>
@@ -31,6 +27,7 @@
 
 #include <cmocka.h>
 
+#define PORT	 htons(17772) /* where nobody listens */
 #define THREADS	 8
 #define CONNECTS 40 /* of each thread */
 
@@ -61,6 +58,32 @@ static void an_open_circuit_refuses_and_nothing_arrives(void **state)
 	assert_int_equal(t.refused.h.pid, getpid());
 	forget(&d);
 	close(listener);
+}
+
+/* Counted where nobody else is. */
+static void a_refused_connect_sends_no_packet(void **state)
+{
+	const struct dest dests[] = {dest_v4(PORT), dest_v6(PORT, false), dest_v6(PORT, true)};
+	int before = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+
+	(void)state;
+	assert_true(before >= 0);
+	assert_int_equal(sandbox_network(), 0);
+	for (unsigned int i = 0; i < sizeof(dests) / sizeof(dests[0]); i++) {
+		struct kilter_guard_policy p = policy(KILTER_CIRCUIT_OPEN, KILTER_GUARD_ENFORCE);
+
+		tell(&dests[i], &p);
+		for (int n = 0; n < 10; n++)
+			assert_int_equal(try_connect(&dests[i], NULL), REFUSED);
+		assert_int_equal(counters(&dests[i]).refused[KILTER_REFUSED_OPEN], 10);
+		assert_int_equal(sandbox_packets(), 2 * i);
+		forget(&dests[i]);
+		/* One that is let through does: its SYN, and a RST, for nobody listens. */
+		assert_int_equal(try_connect(&dests[i], NULL), ECONNREFUSED);
+		settles(sandbox_packets() == 2 * (i + 1));
+	}
+	assert_int_equal(setns(before, CLONE_NEWNET), 0);
+	close(before);
 }
 
 static void one_socket_may_try_again_after_a_refusal(void **state)
@@ -608,6 +631,7 @@ static int run(const char *name)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(an_open_circuit_refuses_and_nothing_arrives),
+	    cmocka_unit_test(a_refused_connect_sends_no_packet),
 	    cmocka_unit_test(one_socket_may_try_again_after_a_refusal),
 	    cmocka_unit_test(a_mapped_address_is_the_ipv4_destination),
 	    cmocka_unit_test(ipv6_is_refused_as_well),

@@ -22,7 +22,9 @@ int sandbox_init(struct sandbox *s);
 void sandbox_done(struct sandbox *s);
 /* Moves this process into a cgroup. */
 int sandbox_join(const char *dir);
-/* A network namespace of this thread's own, with loopback up. */
+/* A network namespace of this thread's own, with loopback up; and how many packets were ever sent
+ * there, whoever sent them and whatever became of them. */
 int sandbox_network(void);
+long sandbox_packets(void);
 
 #endif
