@@ -30,7 +30,6 @@
 #define HTTP_ACCEPT_BATCH  32u
 #define HTTP_MHD_MEMORY	   (64u << 10) /* of one connection: a head of 16 KiB fits twice */
 #define HTTP_GZIP_MIN	   1024u
-#define HTTP_COMMAND_NS	   (5 * NS_PER_SEC)
 #define HTTP_STATUSES	   24u
 #define COMMAND_TEXT	   (API_NAME_MAX + 96)
 #define HTTP_IDEMPOTENT	   64u /* answers remembered */

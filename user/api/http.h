@@ -16,6 +16,9 @@
 /* Descriptors of the worker beside api.max_connections. */
 #define HTTP_FDS_EXTRA (HTTP_UNIX_RESERVE + 64u)
 
+/* How long the agent has for a command, before 504. */
+#define HTTP_COMMAND_NS (5 * NS_PER_SEC)
+
 struct http;
 struct http_options {
 	const struct config *config;

@@ -10,12 +10,13 @@
 #include <string.h>
 #include <strings.h>
 
+#include "api/http.h"
 #include "cli/cli.h"
 #include "core/cleanup.h"
 #include "core/clock.h"
 
 #define ANSWER_MAX (256u << 20)
-#define TIMEOUT_NS (5 * NS_PER_SEC)
+#define TIMEOUT_NS (HTTP_COMMAND_NS + 2 * NS_PER_SEC) /* so that we hear of a 504 */
 #define HEAD_MAX   (64u << 10)
 
 /* The value of header `name` within the head [at, end), or NULL. */

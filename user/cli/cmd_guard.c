@@ -124,8 +124,7 @@ static int switch_all(struct cli *c, bool release)
 		if (!status || !release || geteuid() ||
 		    (c->http_status >= 400 && c->http_status < 500))
 			return status;
-		/* Its front answers and it does not: hung, or starved. The front gives up when we
-		 * do: it may have said so, or nothing. */
+		/* Its front answers and it does not: hung, or starved. Or both say nothing. */
 	} else if (!release) {
 		fprintf(stderr, "kilter: circuits arm: the daemon is needed for that: %s: %s\n",
 			c->socket, strerror(-err));
