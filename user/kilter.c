@@ -138,7 +138,7 @@ int main(int argc, char **argv)
 		options[i] = (struct option){cli_options[i].name,
 					     cli_options[i].arg ? required_argument : no_argument,
 					     NULL, cli_options[i].value};
-	while ((value = getopt_long(argc, argv, "o:Fh", options, NULL)) != -1) {
+	while ((value = getopt_long(argc, argv, "o:n:Fh", options, NULL)) != -1) {
 		if (value == 'h')
 			return cli_help(&c);
 		if (value == 'V')

@@ -340,7 +340,10 @@ static void on_events_ready(void *ctx, int fd, uint32_t events)
 static void log_bus(void *ctx, const struct bus_event *ev)
 {
 	(void)ctx;
-	if (ev->kind == BUS_CIRCUIT_TRANSITION)
+	if (ev->kind == BUS_CIRCUIT_TRANSITION && !strcmp(ev->from, ev->to)) /* suppressed */
+		log_info("circuit %s stays %s: %s", ev->subject, ev->to,
+			 ev->reason ? ev->reason : "");
+	else if (ev->kind == BUS_CIRCUIT_TRANSITION)
 		log_info("circuit %s: %s -> %s: %s", ev->subject, ev->from, ev->to,
 			 ev->reason ? ev->reason : "");
 	else if (ev->kind == BUS_HEALTH_TRANSITION)

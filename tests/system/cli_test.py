@@ -119,6 +119,7 @@ class Commands(WithTraffic):
         for line in lines:
             json.loads(line)
         self.assertTrue(self.audit("tail").strip())
+        self.assertEqual(len(self.audit("tail", "-n", "3", "-o", "json").splitlines()), 3)
 
     def test_following_shows_what_was_asked_for_over_a_rotation(self):
         with subprocess.Popen([kilter.KILTER, "audit", "tail", "-F", "-o", "json", "--action", "exec", "--file",

@@ -229,7 +229,9 @@ int cli_audit(struct cli *c)
 	q.action = c->action;
 	q.service = c->service;
 	q.outcome = c->outcome;
-	q.limit = c->limit ? c->limit : strcmp(verb, "tail") ? 0 : TAIL_DEFAULT;
+	q.limit = c->limit ? c->limit : c->count;
+	if (!q.limit && !strcmp(verb, "tail"))
+		q.limit = TAIL_DEFAULT;
 	if (c->since && parse_since(c->since, &q.since_real_ns)) {
 		fprintf(stderr,
 			"kilter: --since '%s' is neither a duration such as 10m nor a time such "

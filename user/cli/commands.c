@@ -35,7 +35,7 @@ const struct cli_option cli_options[] = {
     {"bpffs", "DIR", "where the maps are pinned, when the daemon is down", 'b'},
     {"watch", NULL, "again and again", 'w'},
     {"interval", "TIME", "between two of them, such as 500ms or 2s", 'i'},
-    {"count", "N", "frames of top, then stop", 'n'},
+    {"count", "N", "frames of top, then stop; of audit as --limit (also -n)", 'n'},
     {"no-color", NULL, "as NO_COLOR=1", 'C'},
     {"no-headers", NULL, "rows only", 'H'},
     {"summary", NULL, "health: the roll-up alone", 'S'},
