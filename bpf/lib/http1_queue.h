@@ -113,6 +113,9 @@ static __always_inline void http1_connection_ended(struct kilter_sock *s, void *
 	__u16 status = 0;
 	__u8 error = reset ? KILTER_REQ_RESET : KILTER_REQ_CLOSED;
 
+	/* What was passed over and never came, or not as whole messages: nobody counted it. */
+	if (s->request.hole_len || s->response.hole_len)
+		count_drop(KILTER_DROP_HTTP1_FRAMING);
 	/* An upgrade may have left requests behind that were sent before it was answered. */
 	if (s->protocol != KILTER_PROTO_HTTP1 && s->protocol != KILTER_PROTO_UPGRADED)
 		return;
