@@ -12,7 +12,6 @@
 
 #include "model/snapshot.h"
 
-#define PROMETHEUS_BYTES_MAX (256ull << 20)
 #define PROMETHEUS_TEXT_TYPE "text/plain; version=0.0.4; charset=utf-8; escaping=underscores"
 #define PROMETHEUS_OPENMETRICS_TYPE \
 	"application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=underscores"
@@ -29,12 +28,9 @@ struct prometheus_family {
 	unsigned int count;
 };
 
-/* *ret is malloc()ed. -ENOMEM, -E2BIG beyond PROMETHEUS_BYTES_MAX. */
+/* *ret is malloc()ed. -ENOMEM, -E2BIG beyond EXPOSITION_BYTES_MAX. */
 int prometheus_render(const struct snapshot *s, bool openmetrics,
 		      const struct prometheus_family *own, unsigned int own_count, char **ret,
 		      size_t *ret_len);
-/* A value as Prometheus writes it: integers without a point, else the shortest that reads
- * back, NaN, +Inf, -Inf. buf holds 32 bytes. Returns the length. */
-size_t prometheus_number(double v, char *buf);
 
 #endif

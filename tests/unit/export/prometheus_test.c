@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "export/exposition.h"
 #include "export/prometheus.h"
 
 #include <cmocka.h>
@@ -246,16 +247,16 @@ static void numbers_read_back(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(values) / sizeof(values[0]); i++) {
-		buf[prometheus_number(values[i], buf)] = '\0';
+		buf[exposition_number(values[i], buf)] = '\0';
 		assert_true(strtod(buf, NULL) == values[i]);
 	}
-	buf[prometheus_number((double)INFINITY, buf)] = '\0';
+	buf[exposition_number((double)INFINITY, buf)] = '\0';
 	assert_string_equal(buf, "+Inf");
-	buf[prometheus_number((double)NAN, buf)] = '\0';
+	buf[exposition_number((double)NAN, buf)] = '\0';
 	assert_string_equal(buf, "NaN");
-	buf[prometheus_number(42, buf)] = '\0';
+	buf[exposition_number(42, buf)] = '\0';
 	assert_string_equal(buf, "42");
-	buf[prometheus_number(0.1, buf)] = '\0';
+	buf[exposition_number(0.1, buf)] = '\0';
 	assert_string_equal(buf, "0.1");
 }
 
