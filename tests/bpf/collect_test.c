@@ -169,6 +169,8 @@ static int group_teardown(void **state)
 	(void)state;
 	reader_close();
 	programs_done(&t.programs);
+	unlink(t.state_file);
+	assert_int_equal(rmdir(t.state_dir), 0);
 	return 0;
 }
 
