@@ -1,0 +1,293 @@
+// SPDX-License-Identifier: Apache-2.0
+/* What was executed and how it ended: each process once, for whom it is. Needs root. */
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include <errno.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+
+#include <kilter/event.h>
+
+#include "audit_process.skel.h"
+#include "core/clock.h"
+#include "programs.h"
+
+#include <cmocka.h>
+
+#define RECORDS_MAX 64
+#define SELF	    "/proc/self/exe"
+#define ENDS                                                                                     \
+	"--ends" /* our own program with this does nothing but end, with the status that follows \
+		  */
+
+static struct {
+	struct sandbox sandbox;
+	struct audit_process *skel;
+	struct bpf_link *links[2];
+	struct ring_buffer *events;
+	struct kilter_event_exec execs[RECORDS_MAX];
+	struct kilter_event_exit exits[RECORDS_MAX];
+	unsigned int execs_count, exits_count;
+} t;
+
+static int on_event(void *ctx, void *data, size_t size)
+{
+	const struct kilter_event *h = data;
+
+	(void)ctx;
+	assert_int_equal(h->size, size);
+	if (h->type == KILTER_EVENT_EXEC) {
+		assert_int_equal(size, sizeof(t.execs[0]));
+		assert_true(t.execs_count < RECORDS_MAX);
+		memcpy(&t.execs[t.execs_count++], data, size);
+	} else {
+		assert_int_equal(h->type, KILTER_EVENT_EXIT);
+		assert_int_equal(size, sizeof(t.exits[0]));
+		assert_true(t.exits_count < RECORDS_MAX);
+		memcpy(&t.exits[t.exits_count++], data, size);
+	}
+	return 0;
+}
+
+static void drain(void)
+{
+	assert_true(ring_buffer__consume(t.events) >= 0);
+}
+
+static int group_setup(void **state)
+{
+	LIBBPF_OPTS(bpf_object_open_opts, opts, .pin_root_path = t.sandbox.bpffs);
+	__u32 zero = 0;
+
+	(void)state;
+	assert_int_equal(sandbox_init(&t.sandbox), 0);
+	t.skel = audit_process__open_opts(&opts);
+	assert_non_null(t.skel);
+	tier_choose("audit_process", t.skel->obj);
+	assert_int_equal(audit_process__load(t.skel), 0);
+	assert_int_equal(bpf_map_update_elem(bpf_map__fd(t.skel->maps.observed_cgroup), &zero,
+					     &t.sandbox.cgroup_fd, BPF_ANY),
+			 0);
+	t.links[0] = bpf_program__attach(t.skel->progs.audit_process_exec);
+	t.links[1] = bpf_program__attach(t.skel->progs.audit_process_exit);
+	assert_int_equal(libbpf_get_error(t.links[0]), 0);
+	assert_int_equal(libbpf_get_error(t.links[1]), 0);
+	t.events = ring_buffer__new(bpf_map__fd(t.skel->maps.events), on_event, NULL, NULL);
+	assert_non_null(t.events);
+	return 0;
+}
+
+static int group_teardown(void **state)
+{
+	(void)state;
+	ring_buffer__free(t.events);
+	bpf_link__destroy(t.links[0]);
+	bpf_link__destroy(t.links[1]);
+	audit_process__destroy(t.skel);
+	sandbox_done(&t.sandbox);
+	return 0;
+}
+
+static int setup(void **state)
+{
+	(void)state;
+	drain();
+	t.execs_count = 0;
+	t.exits_count = 0;
+	return 0;
+}
+
+/* A child that does this, with its wait(2) status. It may not return. */
+static pid_t child(void (*work)(void *), void *arg, int *ret_status)
+{
+	pid_t pid = fork();
+
+	assert_true(pid >= 0);
+	if (!pid) {
+		work(arg);
+		_exit(100);
+	}
+	assert_int_equal(waitpid(pid, ret_status, 0), pid);
+	drain();
+	return pid;
+}
+
+static void run_self(void *arg)
+{
+	execv(SELF, arg);
+}
+
+static void expect_of(const struct kilter_event *h, pid_t pid)
+{
+	struct stat st;
+
+	assert_int_equal(stat(t.sandbox.cgroup, &st), 0);
+	assert_int_equal(h->cgroup_id, st.st_ino); /* kernfs: the id is the inode */
+	assert_int_equal(h->pid, pid);
+	assert_int_equal(h->ppid, getpid());
+	assert_int_equal(h->uid, getuid());
+	assert_true(h->workload);
+	assert_true(h->time_ns && h->time_ns <= clock_ns(CLOCK_BOOTTIME));
+}
+
+static void what_runs_is_told_and_how_it_ended(void **state)
+{
+	char *argv[] = {(char *)"what it calls itself", (char *)ENDS, (char *)"7", NULL};
+	const struct kilter_event_exec *e = &t.execs[0];
+	static const char args[] = "what it calls itself\0" ENDS "\0007";
+	int status;
+	pid_t pid;
+
+	(void)state;
+	pid = child(run_self, argv, &status);
+	assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 7);
+	assert_int_equal(t.execs_count, 1);
+	expect_of(&e->h, pid);
+	assert_string_equal(e->file, SELF);
+	assert_int_equal(e->args_len, sizeof(args));
+	assert_memory_equal(e->args, args, sizeof(args));
+	assert_int_equal(e->args_truncated, 0);
+	assert_string_equal(e->h.comm, "exe"); /* the last of its path */
+	assert_int_equal(t.exits_count, 1);
+	expect_of(&t.exits[0].h, pid);
+	assert_int_equal(t.exits[0].code, 7);
+	assert_int_equal(t.exits[0].signal, 0);
+	assert_true(t.exits[0].start_ns <= e->h.time_ns);
+	assert_true(t.exits[0].h.time_ns >= e->h.time_ns);
+}
+
+static void a_long_argv_is_cut_and_says_so(void **state)
+{
+	static char more[KILTER_EXEC_ARGS_LEN + 1];
+	char *argv[] = {(char *)"x", (char *)ENDS, (char *)"0", more, NULL};
+	int status;
+
+	(void)state;
+	memset(more, 'm', sizeof(more) - 1);
+	child(run_self, argv, &status);
+	assert_int_equal(status, 0);
+	assert_int_equal(t.execs_count, 1);
+	assert_int_equal(t.execs[0].args_truncated, 1);
+	assert_int_equal(t.execs[0].args_len, KILTER_EXEC_ARGS_LEN);
+	assert_memory_equal(t.execs[0].args, "x\0" ENDS "\0000\0mmm", 14);
+	assert_int_equal(t.execs[0].args[KILTER_EXEC_ARGS_LEN - 1], 'm');
+}
+
+static void killed(void *arg)
+{
+	raise(*(int *)arg);
+}
+
+static void a_signal_is_told_as_one(void **state)
+{
+	int deadly[] = {SIGKILL, SIGTERM}, status;
+
+	(void)state;
+	for (unsigned int i = 0; i < 2; i++) {
+		pid_t pid = child(killed, &deadly[i], &status);
+
+		assert_true(WIFSIGNALED(status));
+		assert_int_equal(t.exits_count, i + 1);
+		expect_of(&t.exits[i].h, pid);
+		assert_int_equal(t.exits[i].signal, deadly[i]);
+		assert_int_equal(t.exits[i].code, 0);
+	}
+	assert_int_equal(t.execs_count, 0);
+}
+
+static void *thread(void *arg)
+{
+	return arg;
+}
+
+static void threads(void *arg)
+{
+	pthread_t id;
+
+	for (int i = 0; i < 5; i++)
+		if (pthread_create(&id, NULL, thread, arg) || pthread_join(id, NULL))
+			_exit(1);
+	_exit(0);
+}
+
+static void threads_are_no_processes(void **state)
+{
+	int status;
+	pid_t pid;
+
+	(void)state;
+	pid = child(threads, NULL, &status);
+	assert_int_equal(status, 0);
+	assert_int_equal(t.exits_count, 1);
+	assert_int_equal(t.exits[0].h.pid, pid);
+}
+
+static void run_nothing(void *arg)
+{
+	(void)arg;
+	execl("/nonexistent", "x", NULL);
+	_exit(errno == ENOENT ? 0 : 1);
+}
+
+static void what_could_not_be_executed_was_not(void **state)
+{
+	int status;
+
+	(void)state;
+	child(run_nothing, NULL, &status);
+	assert_int_equal(status, 0);
+	assert_int_equal(t.execs_count, 0);
+	assert_int_equal(t.exits_count, 1);
+}
+
+static void elsewhere(void *arg)
+{
+	if (sandbox_join(t.sandbox.home))
+		_exit(1);
+	run_self(arg);
+}
+
+static void other_cgroups_are_not_recorded(void **state)
+{
+	char *argv[] = {(char *)"x", (char *)ENDS, (char *)"0", NULL};
+	int status;
+
+	(void)state;
+	child(elsewhere, argv, &status);
+	assert_int_equal(status, 0);
+	assert_int_equal(t.execs_count, 0);
+	assert_int_equal(t.exits_count, 0);
+}
+
+static int run(const char *name)
+{
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test_setup(what_runs_is_told_and_how_it_ended, setup),
+	    cmocka_unit_test_setup(a_long_argv_is_cut_and_says_so, setup),
+	    cmocka_unit_test_setup(a_signal_is_told_as_one, setup),
+	    cmocka_unit_test_setup(threads_are_no_processes, setup),
+	    cmocka_unit_test_setup(what_could_not_be_executed_was_not, setup),
+	    cmocka_unit_test_setup(other_cgroups_are_not_recorded, setup),
+	};
+
+	return cmocka_run_group_tests_name(name, tests, group_setup, group_teardown);
+}
+
+int main(int argc, char **argv)
+{
+	if (argc > 2 && !strcmp(argv[1], ENDS))
+		return atoi(argv[2]);
+	return tier_run_best(run);
+}
