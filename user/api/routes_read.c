@@ -116,6 +116,23 @@ static const char *workload_name(const struct snapshot *s, uint32_t row)
 		   : NULL;
 }
 
+/* null where they are not known. */
+static void put_labels(struct json *j, const struct snapshot *s, const struct snap_workload *w)
+{
+	const struct snap_label *l = snapshot_rows(s, SNAP_LABELS, struct snap_label);
+	const uint32_t count = s->counts[SNAP_LABELS], first = w->labels_first;
+
+	json_key(j, "labels");
+	if (!w->labels_known) {
+		json_null(j);
+		return;
+	}
+	json_object_begin(j);
+	for (uint32_t i = 0; first < count && i < w->labels_count && i < count - first; i++)
+		json_kv_string(j, TEXT(s, l[first + i].key), TEXT(s, l[first + i].value));
+	json_object_end(j);
+}
+
 /* One row as an object. */
 
 static void put_service(struct json *j, const struct snapshot *s, uint32_t row)
@@ -134,6 +151,7 @@ static void put_service(struct json *j, const struct snapshot *s, uint32_t row)
 	read_put_str(j, "container_id", s, w->container_id);
 	read_put_str(j, "pod_uid", s, w->pod_uid);
 	read_put_str(j, "unit", s, w->unit);
+	put_labels(j, s, w);
 	json_kv_u64(j, "open_connections", w->open_connections);
 	json_kv_u64(j, "undecoded_connections", w->undecoded);
 	put_red(j, "server", w->server);

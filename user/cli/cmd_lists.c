@@ -110,6 +110,21 @@ static void window_rows(struct cli_table *t, const char *side, const json_t *win
 	}
 }
 
+static void print_labels(json_t *labels)
+{
+	const char *key;
+	json_t *value;
+
+	json_object_foreach(labels, key, value)
+	{
+		char buf[1024];
+
+		snprintf(buf, sizeof(buf), "%s=%s", key,
+			 json_is_string(value) ? json_string_value(value) : "");
+		cli_field("label", buf);
+	}
+}
+
 static int print_service(struct cli *c, json_t *j)
 {
 	static const char *const headers[] = {"SIDE", "WINDOW", "REQUESTS", "ERRORS", "RATE/s",
@@ -128,6 +143,7 @@ static int print_service(struct cli *c, json_t *j)
 		cli_field("unit", cli_text(j, "unit"));
 	if (*cli_text(j, "container_id"))
 		cli_field("container", cli_text(j, "container_id"));
+	print_labels(json_object_get(j, "labels"));
 	snprintf(buf, sizeof(buf), "%llu", (unsigned long long)cli_whole(j, "open_connections"));
 	cli_field("connections", buf);
 	cli_field("health", cli_text(health, "state"));

@@ -86,6 +86,7 @@ struct config {
 	char cgroup[CONFIG_PATH_LEN];	    /* "": the host's cgroup v2 root */
 	char bpffs[CONFIG_PATH_LEN];	    /* "/sys/fs/bpf/kilter" */
 	char state_dir[CONFIG_PATH_LEN];    /* "/var/lib/kilter" */
+	char runtime_root[CONFIG_PATH_LEN]; /* "/"; "": labels are not read */
 	char front_user[CONFIG_NAME_LEN];   /* "kilter", else "nobody" where there is none */
 
 	struct {

@@ -31,6 +31,9 @@ const struct config_field config_fields[] = {
      "Directory on a bpffs where maps and links are pinned."},
     {"state_dir", FIELD_STRING, AT(state_dir), 0, 0, NULL, "/var/lib/kilter", false,
      "What has to survive a restart and is not in the kernel."},
+    {"runtime_root", FIELD_STRING, AT(runtime_root), 0, 0, NULL, "/", false,
+     "Below it container runtimes keep their files (run/containers, var/lib/docker), read for labels. "
+     "Empty: they are not read."},
     {"front_user", FIELD_STRING, AT(front_user), 0, 0, NULL, "kilter", false,
      "User of the HTTP front; nobody where there is no such user."},
     {"log.level", FIELD_STRING, AT(log.level), 0, 0, "debug info warn error", "info", true,

@@ -69,7 +69,8 @@ struct build {
 	const struct snapshot_sources *s;
 	struct list subjects, circuits, workloads, edges, listeners, series, conns, syscalls,
 	    errors;
-	uint32_t row; /* of the table being filled */
+	uint32_t row;	 /* of the table being filled */
+	uint32_t labels; /* rows so far */
 	uint64_t boot_ns;
 };
 
@@ -311,6 +312,22 @@ static void put_tcp(struct snap_tcp *to, const struct model_tcp *from)
 		to->failed += from->failed[i];
 }
 
+static void add_labels(struct build *b, const struct labels *l, struct snap_workload *to)
+{
+	to->labels_known = l != NULL;
+	to->labels_first = b->labels;
+	for (const char *k = NULL; (k = labels_next(l, k));) {
+		struct snap_label *r = snapshot_add(b->w, SNAP_LABELS, sizeof(*r));
+
+		if (!r)
+			return;
+		r->key = snapshot_str(b->w, k);
+		r->value = snapshot_str(b->w, labels_value(k));
+		b->labels++;
+		to->labels_count++;
+	}
+}
+
 static void add_workload(struct build *b, const struct model_workload *m)
 {
 	struct snap_workload *r = snapshot_add(b->w, SNAP_WORKLOADS, sizeof(*r));
@@ -327,6 +344,7 @@ static void add_workload(struct build *b, const struct model_workload *m)
 	r->exe = snapshot_str(b->w, m->exe);
 	r->cgroup_path = snapshot_str(b->w, m->cgroup_path);
 	r->comm = snapshot_str(b->w, m->comm);
+	add_labels(b, m->labels, r);
 	r->cgroup_id = m->cgroup_id;
 	r->pid = m->pid;
 	r->health = health_row(b, HEALTH_WORKLOAD, m->index);

@@ -35,6 +35,7 @@ struct workload {
 	struct table_node node;
 	char key[128]; /* the name */
 	struct model_workload pub;
+	struct labels *labels;
 	struct window_red *red[2]; /* server, client */
 	struct window_tcp *tcp;
 	int64_t open;
@@ -98,14 +99,16 @@ struct model {
 	struct table ids, peers, routes, workloads, edges, listeners, ports;
 	struct cgroup_resolver *resolver;
 	struct dns *dns;
+	char runtime_root[CONFIG_PATH_LEN];
 	struct window_clock clock;
 	uint64_t fed_since_ns; /* clock.now_ns while the last tick's figures came */
 	struct address *addresses;
 	unsigned int addresses_count;
 	uint64_t addresses_ns;
 	bool incomplete;
-	uint64_t overflow[7]; /* enum overflow */
-	struct selfstat stat;
+	uint64_t overflow[8]; /* enum overflow */
+	uint64_t labels_unread;
+	struct selfstat stat, labels_stat;
 };
 
 enum overflow {
@@ -116,12 +119,13 @@ enum overflow {
 	OVER_LISTENERS,
 	OVER_WINDOWS,
 	OVER_NAMES, /* not kept on disk */
+	OVER_LABELS,
 };
 static const char *const overflow_labels[] = {
     [OVER_WORKLOADS] = "table=\"workloads\"", [OVER_EDGES] = "table=\"edges\"",
     [OVER_PEERS] = "table=\"peers\"",	      [OVER_ROUTES] = "table=\"routes\"",
     [OVER_LISTENERS] = "table=\"listeners\"", [OVER_WINDOWS] = "table=\"windows\"",
-    [OVER_NAMES] = "table=\"names\"",
+    [OVER_NAMES] = "table=\"names\"",	      [OVER_LABELS] = "table=\"labels\"",
 };
 
 static void stat_overflow(void *ctx, selfstat_emit_fn emit, void *emit_ctx)
@@ -132,6 +136,11 @@ static void stat_overflow(void *ctx, selfstat_emit_fn emit, void *emit_ctx)
 		emit(emit_ctx, overflow_labels[i],
 		     i == OVER_NAMES ? (double)cgroup_resolver_unkept(m->resolver)
 				     : (double)m->overflow[i]);
+}
+
+static void stat_labels(void *ctx, selfstat_emit_fn emit, void *emit_ctx)
+{
+	emit(emit_ctx, "", (double)((const struct model *)ctx)->labels_unread);
 }
 
 static uint32_t limit(uint32_t configured, uint32_t fallback)
@@ -159,6 +168,7 @@ int model_new(struct model **ret, const struct config *c)
 		   KILTER_LISTENERS_MAX);
 	table_init(&m->ports, sizeof(uint32_t), sizeof(struct port), 65536);
 	m->clock.tick_ns = c->tick_ns;
+	memcpy(m->runtime_root, c->runtime_root, sizeof(m->runtime_root));
 	err = cgroup_resolver_new(&m->resolver);
 	if (!err)
 		err = dns_new(&m->dns);
@@ -172,6 +182,13 @@ int model_new(struct model **ret, const struct config *c)
 				    .collect = stat_overflow,
 				    .ctx = m};
 	selfstat_register(&m->stat);
+	m->labels_stat = (struct selfstat){
+	    .name = "kilter_labels_unread_total",
+	    .help = "Containers whose runtime's file could not be read for labels.",
+	    .type = SELFSTAT_COUNTER,
+	    .collect = stat_labels,
+	    .ctx = m};
+	selfstat_register(&m->labels_stat);
 	*ret = m;
 	return 0;
 }
@@ -207,8 +224,12 @@ void model_free(struct model **mp)
 		return;
 	if (m->stat.collect)
 		selfstat_unregister(&m->stat);
-	while ((w = table_next(&m->workloads, &pos)))
+	if (m->labels_stat.collect)
+		selfstat_unregister(&m->labels_stat);
+	while ((w = table_next(&m->workloads, &pos))) {
 		workload_windows_free(w);
+		labels_free(&w->labels);
+	}
 	for (pos = 0; (e = table_next(&m->edges, &pos));)
 		edge_remove(m, e);
 	for (pos = 0; (r = table_next(&m->routes, &pos));)
@@ -274,6 +295,29 @@ static void identify(struct model *m, const struct kilter_workload *info,
 	}
 }
 
+/* Another executable of the container may have been seen before: a file is read once. */
+static void label(struct model *m, struct workload *w)
+{
+	struct workload *other;
+	uint32_t pos = 0;
+	int err;
+
+	if (!m->runtime_root[0] || !w->pub.container_id[0])
+		return;
+	while ((other = table_next(&m->workloads, &pos))) {
+		if (!other->labels || strcmp(other->pub.container_id, w->pub.container_id))
+			continue;
+		w->pub.labels = w->labels = labels_copy(other->labels);
+		return;
+	}
+	err = labels_read(m->runtime_root, w->pub.container_id, &w->labels);
+	if (err && err != -ENOENT)
+		m->labels_unread++;
+	if (w->labels)
+		m->overflow[OVER_LABELS] += w->labels->dropped;
+	w->pub.labels = w->labels;
+}
+
 static struct workload *make_room(struct model *m)
 {
 	struct workload *w, *oldest = NULL;
@@ -301,6 +345,7 @@ static struct workload *make_room(struct model *m)
 		if (e->pub.callee == &oldest->pub)
 			e->pub.callee = NULL;
 	workload_windows_free(oldest);
+	labels_free(&oldest->labels);
 	table_remove(&m->workloads, oldest);
 	return oldest;
 }
@@ -325,6 +370,7 @@ static struct workload *workload_resolve(struct model *m, struct id_workload *i)
 			return NULL;
 		}
 		w->pub = pub;
+		label(m, w);
 		w->pub.index = w->node.number;
 		w->pub.last_seen_ns = m->clock.now_ns;
 	}

@@ -19,6 +19,7 @@
 #include "core/config.h"
 #include "model/dns.h"
 #include "model/histogram.h"
+#include "model/metadata/labels.h"
 
 enum model_span {
 	MODEL_10S,
@@ -52,7 +53,8 @@ struct model_workload {
 	char kind[16]; /* "container", "unit", "executable" */
 	char container_id[72], pod_uid[40], unit[96], exe[KILTER_EXE_LEN];
 	char cgroup_path[256];
-	uint64_t cgroup_id; /* of the id seen first */
+	const struct labels *labels; /* of the container and its pod; NULL: not known */
+	uint64_t cgroup_id;	     /* of the id seen first */
 	uint32_t pid;
 	char comm[KILTER_COMM_LEN];
 	uint64_t open_connections; /* both roles, now */

@@ -54,6 +54,7 @@ struct area_header {
 static const size_t row_sizes[SNAP_TABLES] = {
     [SNAP_NODE] = sizeof(struct snap_node),
     [SNAP_WORKLOADS] = sizeof(struct snap_workload),
+    [SNAP_LABELS] = sizeof(struct snap_label),
     [SNAP_EDGES] = sizeof(struct snap_edge),
     [SNAP_LISTENERS] = sizeof(struct snap_listener),
     [SNAP_SERIES] = sizeof(struct snap_series),

@@ -31,6 +31,7 @@ typedef struct snap_str {
 enum snap_table {
 	SNAP_NODE, /* one row */
 	SNAP_WORKLOADS,
+	SNAP_LABELS, /* in the order of workloads */
 	SNAP_EDGES,
 	SNAP_LISTENERS,
 	SNAP_SERIES,
@@ -82,10 +83,16 @@ struct snap_workload {
 	uint32_t pid;
 	uint32_t health; /* row of SNAP_HEALTH or SNAPSHOT_NO_INDEX */
 	/* It listens, calls or was called. Else only totals or system calls name it: no service. */
-	uint32_t service, pad;
+	uint32_t service;
+	uint32_t labels_known;
+	uint32_t labels_first, labels_count; /* rows of SNAP_LABELS */
 	uint64_t open_connections, undecoded;
 	struct snap_red server[MODEL_SPANS], client[MODEL_SPANS];
 	struct snap_tcp tcp[MODEL_SPANS];
+};
+
+struct snap_label {
+	snap_str key, value;
 };
 
 struct snap_edge {
