@@ -4,6 +4,7 @@
 """Policies: who and what they match, what trips them, what they force, where they send, and what holds them back."""
 
 import os
+import shutil
 import socket
 import struct
 import time
@@ -101,6 +102,54 @@ class Matching(Shown):
         self.assertEqual(rows["rest"]["policy_match"], "by address")
         self.assertEqual(shop.ask(to, FAILURES + 1)[-1], "refused")
         self.assertEqual(back.ask(to, FAILURES + 1)[-1], "500")
+
+    def test_the_labels_of_the_pod_decide(self):
+        to = self.server(mode="500 0").destination
+        trips = {"destination": to, "consecutive_failures": FAILURES}
+        policies = ({**trips, "name": "carts", "labels": {"app": "cart*", "io.kubernetes.container.name": "*"}},
+                    {**trips, "name": "rest", "consecutive_failures": 1000})
+        more = {"top": f"runtime_root: {self.sandbox.path('node')}\n"}
+        pod = self.container(1, app="cart-1")[1]
+        cart, cart_id = self.container(2, pod, **{"io.kubernetes.container.name": "cart"})
+        user = self.container(3, **{"io.kubernetes.container.name": "user", "app": "user"})[0]
+        other = "4" * 64  # a container that no runtime knows
+        callers = [self.caller(cgroup=group) for group in (cart, user, f"crio-{other}.scope", "web.service")]
+        name = f"{PYTHON}@{cart_id[:12]}"
+        self.start(*policies, **more)
+        for caller in callers:
+            caller.ask(to)
+        self.wait_policy(to, "carts", "by address and port, label app, label io.kubernetes.container.name; before rest",
+                         name)
+        self.assertEqual(self.daemon.json(f"/api/v1/services/{name}")["labels"],
+                         {"app": "cart-1", "io.kubernetes.container.name": "cart"})
+        self.assertIn("app=cart-1", self.daemon.cli("service", name).stdout)
+        self.assertIsNone(self.daemon.json(f"/api/v1/services/{PYTHON}@{other[:12]}")["labels"])
+        self.assertEqual(callers[0].ask(to, FAILURES + 1)[-1], "refused")
+        for caller in callers[1:]:
+            self.assertEqual(caller.ask(to, FAILURES + 1)[-1], "500")
+        self.wait_state(to, "open", caller=name)
+        self.wait_policy(to, "rest", "by address and port")
+        # The container's files are gone: what its circuit knew, it knows still.
+        self.daemon.kill()
+        shutil.rmtree(self.sandbox.path("node"))
+        self.daemon.start()
+        self.wait_state(to, "open", caller=name)
+        self.assertEqual(self.circuit(to, name)["policy"], "carts")
+        self.assertEqual(callers[0].ask(to), ["refused"])
+
+    def test_labels_that_a_reload_asks_for_are_known(self):
+        to = self.server(mode="500 0").destination
+        more = {"top": f"runtime_root: {self.sandbox.path('node')}\n"}
+        group, ident = self.container(5, app="cart")
+        self.start({"name": "all", "destination": to.split(":")[0], "consecutive_failures": 1000}, **more)
+        caller = self.caller(cgroup=group)
+        caller.ask(to)
+        name = f"{PYTHON}@{ident[:12]}"
+        self.wait_policy(to, "all", "by address", name)
+        self.reload({"name": "carts", "destination": to, "labels": {"app": "cart"}, "consecutive_failures": FAILURES},
+                    **more)
+        self.wait_policy(to, "carts", "by address and port, label app", name)
+        self.assertEqual(caller.ask(to, FAILURES + 1)[-1], "refused")
 
     def test_the_most_specific_wins_and_show_says_why(self):
         server = self.server()

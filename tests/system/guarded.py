@@ -382,6 +382,16 @@ class Case(kilter.Case):
             self.sandbox.cleanups.callback(self.remove_subgroup, path)
         return path
 
+    def container(self, number, pod=None, **labels):
+        """A container as CRI-O leaves it in its files: (cgroup, id). pod: the id of the sandbox."""
+        ident = f"{number:012x}" + "0" * 52
+        annotations = {"io.kubernetes.cri-o.Labels": json.dumps(labels), "io.kubernetes.cri-o.SandboxID": pod or ident}
+        at = self.sandbox.path("node/run/containers/storage/overlay-containers", ident, "userdata")
+        os.makedirs(at)
+        with open(os.path.join(at, "config.json"), "w", encoding="utf-8") as f:
+            json.dump({"ociVersion": "1.0.2", "annotations": annotations}, f)
+        return f"crio-{ident}.scope", ident
+
     @staticmethod
     def remove_subgroup(path):
         def gone():

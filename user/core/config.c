@@ -219,6 +219,83 @@ static int find_section(const char *path)
 	return -1;
 }
 
+static void add_label(struct parse *p, const yaml_event_t *key, const yaml_event_t *value,
+		      struct config_policy *policy)
+{
+	const char *k = key_text(key), *v = (const char *)value->data.scalar.value;
+
+	if (value->type != YAML_SCALAR_EVENT || strlen(v) != value->data.scalar.length) {
+		report(p, &value->start_mark, "labels: of '%.60s' a glob on its value is expected",
+		       k);
+		return;
+	}
+	switch (config_labels_add(policy->labels, k, v)) {
+	case 0:
+		return;
+	case -EEXIST:
+		report(p, &key->start_mark, "labels: '%.60s' is there twice", k);
+		return;
+	case -E2BIG:
+		report(p, &key->start_mark,
+		       "labels: '%.60s' has no room: at most %d labels, of %d bytes together", k,
+		       CONFIG_LABELS_MAX, CONFIG_LABELS_LEN);
+		return;
+	}
+	report(p, &key->start_mark,
+	       "labels: '%.60s: %.60s' is not a key and a glob of printable ASCII without spaces, "
+	       "the key without '='",
+	       k, v);
+}
+
+/* "labels: {app: shop, tier: \"front*\"}". They are those of this policy alone. */
+static int read_labels(struct parse *p, const yaml_event_t *start, struct config_policy *policy)
+{
+	memset(policy->labels, 0, sizeof(policy->labels));
+	if (start->type != YAML_MAPPING_START_EVENT) {
+		report(p, &start->start_mark,
+		       "labels: a mapping of keys to globs is expected here, such as {app: shop}");
+		return skip(p, start);
+	}
+	for (;;) {
+		yaml_event_t key, value;
+		int err;
+
+		if (!next(p, &key))
+			return -E2BIG;
+		if (key.type != YAML_SCALAR_EVENT) {
+			err = key.type == YAML_MAPPING_END_EVENT ? 0 : -E2BIG;
+			if (err)
+				report(p, &key.start_mark, "labels: a key must be a plain name");
+			yaml_event_delete(&key);
+			return err;
+		}
+		if (!next(p, &value)) {
+			yaml_event_delete(&key);
+			return -E2BIG;
+		}
+		add_label(p, &key, &value, policy);
+		err = skip(p, &value);
+		yaml_event_delete(&key);
+		yaml_event_delete(&value);
+		if (err)
+			return err;
+	}
+}
+
+static int read_policy_value(struct parse *p, const struct config_field *f, yaml_event_t *value,
+			     struct config_policy *policy)
+{
+	char buf[CONFIG_PATH_LEN], why[200];
+	int err;
+
+	if (f->type == FIELD_LABELS)
+		return read_labels(p, value, policy);
+	err = read_value(p, value, f->type == FIELD_FAILURES, f->path, buf, sizeof(buf));
+	if (!err && config_field_decode(f, policy, buf, why, sizeof(why)))
+		report(p, &value->start_mark, "%s: '%.60s' is not %s", f->path, buf, why);
+	return err == -E2BIG ? err : 0;
+}
+
 /* The keys of one policy, after its mapping began. */
 static int parse_policy(struct parse *p, struct config_policy *policy, const yaml_mark_t *at,
 			bool defaults)
@@ -228,7 +305,6 @@ static int parse_policy(struct parse *p, struct config_policy *policy, const yam
 	policy->line = (unsigned int)at->line + 1;
 	for (;;) {
 		yaml_event_t key, value;
-		char buf[CONFIG_PATH_LEN], why[200];
 		const char *name;
 		int i, err;
 
@@ -252,15 +328,8 @@ static int parse_policy(struct parse *p, struct config_policy *policy, const yam
 			report(p, &key.start_mark, "key '%s' is there twice", name);
 			err = skip(p, &value);
 		} else {
-			const struct config_field *f = &config_policy_fields[i];
-
 			seen |= 1ull << i;
-			err = read_value(p, &value, f->type == FIELD_FAILURES, name, buf,
-					 sizeof(buf));
-			if (!err && config_field_decode(f, policy, buf, why, sizeof(why)))
-				report(p, &value.start_mark, "%s: '%.60s' is not %s", name, buf,
-				       why);
-			err = err == -E2BIG ? err : 0;
+			err = read_policy_value(p, &config_policy_fields[i], &value, policy);
 		}
 		yaml_event_delete(&key);
 		yaml_event_delete(&value);
@@ -622,7 +691,8 @@ static bool policy_fault(const struct config_policy *p, char *why, size_t size)
 		 destination.transport == KILTER_TRANSPORT_UDP &&
 		 (!destination.family || !destination.port || destination.prefix_len < 32 ||
 		  (destination.family == KILTER_FAMILY_V6 && destination.prefix_len < 128) ||
-		  strcmp(p->workload, "*") || strcmp(p->executable, "*") || strcmp(p->cgroup, "*")))
+		  strcmp(p->workload, "*") || strcmp(p->executable, "*") ||
+		  strcmp(p->cgroup, "*") || p->labels[0]))
 		snprintf(why, size, "of UDP a policy takes one address and port, and any caller");
 	else if (!p->standby[0] || config_parse_destination(p->destination, &destination) ||
 		 config_parse_destination(p->standby, &standby))
@@ -685,7 +755,7 @@ int config_check(const struct config *c, config_fault_fn fault, void *ctx)
 
 void config_walk(const struct config *c, config_walk_fn fn, void *ctx)
 {
-	char value[512], origin[CONFIG_PATH_LEN + 32], path[128];
+	char value[CONFIG_LABELS_LEN], origin[CONFIG_PATH_LEN + 32], path[128];
 
 	for (unsigned int i = 0; i < config_fields_count; i++) {
 		config_field_format(&config_fields[i], c, value, sizeof(value));
@@ -721,7 +791,7 @@ void config_walk(const struct config *c, config_walk_fn fn, void *ctx)
 
 static bool same(const struct config_field *f, const struct config *a, const struct config *b)
 {
-	char va[512], vb[512];
+	char va[CONFIG_LABELS_LEN], vb[CONFIG_LABELS_LEN];
 
 	config_field_format(f, a, va, sizeof(va));
 	config_field_format(f, b, vb, sizeof(vb));
@@ -742,7 +812,7 @@ bool config_needs_restart(const struct config *a, const struct config *b, const 
 /* Lines may move without a policy being another. */
 static bool same_policy(const struct config_policy *a, const struct config_policy *b)
 {
-	char va[512], vb[512];
+	char va[CONFIG_LABELS_LEN], vb[CONFIG_LABELS_LEN];
 
 	for (unsigned int i = 0; i < config_policy_fields_count; i++) {
 		config_field_format(&config_policy_fields[i], a, va, sizeof(va));
@@ -813,6 +883,9 @@ static void doc_range(const struct config_field *d, char *buf, size_t size)
 		break;
 	case FIELD_FAILURES:
 		snprintf(buf, size, "list of: %s", d->choices);
+		break;
+	case FIELD_LABELS:
+		snprintf(buf, size, "%s", d->choices);
 		break;
 	}
 }

@@ -21,6 +21,8 @@
 #define CONFIG_ORIGIN_FLAG  (-1)
 #define CONFIG_ORIGIN_ENV   (-2)
 #define CONFIG_NAME_LEN	    64
+#define CONFIG_LABELS_MAX   8
+#define CONFIG_LABELS_LEN   512 /* of all of one policy */
 #define CONFIG_PATH_LEN	    256 /* shorter than PATH_MAX on purpose: checked at decode */
 
 /* What counts as a failure. */
@@ -52,6 +54,8 @@ struct config_policy {
 	char workload[CONFIG_NAME_LEN]; /* globs on the caller; "*" any */
 	char executable[CONFIG_NAME_LEN];
 	char cgroup[CONFIG_NAME_LEN];
+	/* Pairs of a label's key and a glob on its value, each ended by NUL; "": any caller. */
+	char labels[CONFIG_LABELS_LEN];
 	char destination[CONFIG_NAME_LEN]; /* struct config_destination as text */
 	enum kilter_guard_mode mode;
 	enum config_force force;
@@ -200,6 +204,15 @@ int config_check_listen(const char *s);
 /* "250ms" ... -> ns; "64KiB" ... -> bytes. -EINVAL, -ERANGE. */
 int config_parse_duration(const char *s, uint64_t *ret_ns);
 int config_parse_size(const char *s, uint64_t *ret_bytes);
+/*
+ * One more pair to the labels of a policy. -EINVAL: not printable, or a space in it, or no key or
+ * one with '='; -EEXIST: the key is there; -E2BIG.
+ */
+int config_labels_add(char labels[static CONFIG_LABELS_LEN], const char *key, const char *glob);
+/* Walks the keys: after == NULL for the first; NULL at the end. */
+const char *config_labels_next(const char *labels, const char *after);
+/* The glob beside a key of config_labels_next(). */
+const char *config_labels_glob(const char *key);
 /* -EINVAL. */
 int config_parse_destination(const char *s, struct config_destination *ret);
 /* ::ffff:a.b.c.d is a.b.c.d, as the kernel side has it. */

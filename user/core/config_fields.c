@@ -149,6 +149,9 @@ const struct config_field config_policy_fields[] = {
      "Caller: a glob on the name of its executable."},
     {"cgroup", FIELD_STRING, IN(cgroup), 0, 0, NULL, "*", true,
      "Caller: a glob on the path of its cgroup below the mount."},
+    {"labels", FIELD_LABELS, IN(labels), 0, 0, "mapping of keys to globs, at most 8", "", true,
+     "Caller: labels of its container or pod, all of which must match; a caller without known labels "
+     "does not. {}: any."},
     {"destination", FIELD_STRING, IN(destination), 0, 0, NULL, "*", true,
      "ADDR:PORT, [V6]:PORT, ADDR, CIDR, CIDR:PORT, NAME, NAME:PORT, :PORT or *; udp:// before it: "
      "of UDP."},
@@ -403,6 +406,60 @@ int config_check_listen(const char *s)
 	return d.family == KILTER_FAMILY_V6 && !memcmp(d.addr, loopback6, 16) ? 0 : -EINVAL;
 }
 
+const char *config_labels_glob(const char *key)
+{
+	return key + strlen(key) + 1;
+}
+
+const char *config_labels_next(const char *labels, const char *after)
+{
+	if (after) {
+		after = config_labels_glob(after);
+		labels = after + strlen(after) + 1;
+	}
+	return *labels ? labels : NULL;
+}
+
+static bool is_word(const char *s)
+{
+	for (; *s; s++)
+		if ((unsigned char)*s <= ' ' || (unsigned char)*s >= 0x7f)
+			return false;
+	return true;
+}
+
+int config_labels_add(char labels[static CONFIG_LABELS_LEN], const char *key, const char *glob)
+{
+	size_t n = 0, k = strlen(key) + 1, g = strlen(glob) + 1;
+	unsigned int count = 0;
+
+	if (k == 1 || strchr(key, '=') || !is_word(key) || !is_word(glob))
+		return -EINVAL;
+	for (const char *i = NULL; (i = config_labels_next(labels, i)); count++) {
+		if (!strcmp(i, key))
+			return -EEXIST;
+		n = (size_t)(config_labels_glob(i) - labels);
+		n += strlen(labels + n) + 1;
+	}
+	/* One more NUL ends them all. */
+	if (count >= CONFIG_LABELS_MAX || k + g + 1 > CONFIG_LABELS_LEN - n)
+		return -E2BIG;
+	memcpy(labels + n, key, k);
+	memcpy(labels + n + k, glob, g);
+	labels[n + k + g] = '\0';
+	return 0;
+}
+
+static void format_labels(const char *labels, char *buf, size_t size)
+{
+	size_t n = 0;
+
+	buf[0] = '\0';
+	for (const char *k = NULL; n < size && (k = config_labels_next(labels, k));)
+		n += (size_t)snprintf(buf + n, size - n, "%s%s=%s", n ? " " : "", k,
+				      config_labels_glob(k));
+}
+
 static const char *const outcome_names[] = {"connect", "no_answer"};
 static const char *const mode_names[] = {"off", "observe", "enforce"};
 static const char *const force_names[] = {"auto", "open", "closed"};
@@ -522,11 +579,43 @@ static void why_range(const struct config_field *f, char *why, size_t size)
 		snprintf(why, size, "a number from %g to %g", f->min, f->max);
 }
 
+static int decode_string(const struct config_field *f, char *at, const char *value, char *why,
+			 size_t why_size)
+{
+	struct config_destination dest;
+
+	if (f->choices && !is_choice(f->choices, value)) {
+		snprintf(why, why_size, "one of: %s", f->choices);
+		return -EINVAL;
+	}
+	if (strlen(value) >= f->size) {
+		snprintf(why, why_size, "at most %zu characters", f->size - 1);
+		return -EINVAL;
+	}
+	if (!strcmp(f->path, "destination") && config_parse_destination(value, &dest)) {
+		snprintf(why, why_size, "%s", f->doc);
+		return -EINVAL;
+	}
+	if (!strcmp(f->path, "standby") && *value &&
+	    (config_parse_destination(value, &dest) || !dest.port || !dest.family ||
+	     strchr(value, '/'))) {
+		snprintf(why, why_size, "ADDR:PORT or [V6]:PORT");
+		return -EINVAL;
+	}
+	if (!strcmp(f->path, "listen") && config_check_listen(value)) {
+		snprintf(why, why_size,
+			 "a loopback address and a port, such as \"%s\" or \"[::1]:9470\"",
+			 f->initial);
+		return -EINVAL;
+	}
+	snprintf(at, f->size, "%s", value);
+	return 0;
+}
+
 int config_field_decode(const struct config_field *f, void *base, const char *value, char *why,
 			size_t why_size)
 {
 	void *at = (char *)base + f->offset;
-	struct config_destination dest;
 	uint64_t u;
 	char *end;
 	double d;
@@ -534,32 +623,7 @@ int config_field_decode(const struct config_field *f, void *base, const char *va
 
 	switch (f->type) {
 	case FIELD_STRING:
-		if (f->choices && !is_choice(f->choices, value)) {
-			snprintf(why, why_size, "one of: %s", f->choices);
-			return -EINVAL;
-		}
-		if (strlen(value) >= f->size) {
-			snprintf(why, why_size, "at most %zu characters", f->size - 1);
-			return -EINVAL;
-		}
-		if (!strcmp(f->path, "destination") && config_parse_destination(value, &dest)) {
-			snprintf(why, why_size, "%s", f->doc);
-			return -EINVAL;
-		}
-		if (!strcmp(f->path, "standby") && *value &&
-		    (config_parse_destination(value, &dest) || !dest.port || !dest.family ||
-		     strchr(value, '/'))) {
-			snprintf(why, why_size, "ADDR:PORT or [V6]:PORT");
-			return -EINVAL;
-		}
-		if (!strcmp(f->path, "listen") && config_check_listen(value)) {
-			snprintf(why, why_size,
-				 "a loopback address and a port, such as \"%s\" or \"[::1]:9470\"",
-				 f->initial);
-			return -EINVAL;
-		}
-		snprintf(at, f->size, "%s", value);
-		return 0;
+		return decode_string(f, at, value, why, why_size);
 	case FIELD_BOOL:
 		if (strcmp(value, "true") && strcmp(value, "false")) {
 			snprintf(why, why_size, "true or false");
@@ -614,6 +678,9 @@ int config_field_decode(const struct config_field *f, void *base, const char *va
 		if (!i)
 			*(bool *)at = strncmp(f->choices, value, strlen(value));
 		break;
+	case FIELD_LABELS: /* none; the mapping is read by pairs */
+		memset(at, 0, f->size);
+		return 0;
 	case FIELD_FAILURES:
 		if (decode_failures(value, at)) {
 			snprintf(why, why_size, "a list of: %s", f->choices);
@@ -677,6 +744,9 @@ void config_field_format(const struct config_field *f, const void *base, char *b
 		break;
 	case FIELD_FAILURES:
 		format_failures(at, buf, size);
+		break;
+	case FIELD_LABELS:
+		format_labels(at, buf, size);
 		break;
 	}
 }

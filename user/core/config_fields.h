@@ -16,6 +16,7 @@ enum field_type {
 	FIELD_FORCE,	/* enum config_force */
 	FIELD_FAILURES, /* list of names -> struct config_failures */
 	FIELD_CHOICE,	/* of two words, the second is true */
+	FIELD_LABELS,	/* a mapping; see config_labels_add() */
 };
 
 struct config_field {
@@ -32,7 +33,7 @@ struct config_field {
 extern const struct config_field config_fields[];
 extern const unsigned int config_fields_count;
 /* The first of them say whom a policy concerns: guard.defaults has none of those. */
-#define CONFIG_POLICY_MATCHERS 5
+#define CONFIG_POLICY_MATCHERS 6
 extern const struct config_field config_policy_fields[];
 extern const unsigned int config_policy_fields_count;
 

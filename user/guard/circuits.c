@@ -27,19 +27,18 @@ static struct destination *destination_of(struct guard *g, const struct kilter_p
 	return d ? d : table_add(&g->destinations, at);
 }
 
-struct entry *guard_add(struct guard *g, const char *caller, const char *executable,
-			const char *cgroup, const struct kilter_peer *destination)
+struct entry *guard_add(struct guard *g, const struct policy_subject *s)
 {
 	char key[sizeof(((struct entry *)0)->name)] = {0}, text[64];
 	struct destination *at;
 	struct entry *e;
 
-	model_peer_format(destination, text);
-	snprintf(key, sizeof(key), "%.127s->%.63s", caller, text);
+	model_peer_format(&s->destination, text);
+	snprintf(key, sizeof(key), "%.127s->%.63s", s->workload, text);
 	e = table_find(&g->circuits, key);
 	if (e)
 		return e;
-	at = destination_of(g, destination);
+	at = destination_of(g, &s->destination);
 	e = at ? table_add(&g->circuits, key) : NULL;
 	if (!e) {
 		if (at && !at->circuits)
@@ -50,13 +49,14 @@ struct entry *guard_add(struct guard *g, const char *caller, const char *executa
 	circuit_init(&e->c, g->now_ns);
 	at->circuits++;
 	e->at = at;
-	e->destination = *destination;
+	e->destination = s->destination;
 	e->edge_ns = g->now_ns;
 	e->pub.since_real_ns = g->real_ns;
-	snprintf(e->executable, sizeof(e->executable), "%s", executable);
-	snprintf(e->cgroup, sizeof(e->cgroup), "%s", cgroup);
+	snprintf(e->executable, sizeof(e->executable), "%s", s->executable);
+	snprintf(e->cgroup, sizeof(e->cgroup), "%s", s->cgroup);
+	e->labels = g->policies.labels ? labels_copy(s->labels) : NULL;
 	snprintf(e->pub.name, sizeof(e->pub.name), "%s", key);
-	snprintf(e->pub.workload, sizeof(e->pub.workload), "%s", caller);
+	snprintf(e->pub.workload, sizeof(e->pub.workload), "%s", s->workload);
 	snprintf(e->pub.destination, sizeof(e->pub.destination), "%s", text);
 	return e;
 }
@@ -101,6 +101,7 @@ void guard_drop(struct guard *g, struct entry *e, const char *why)
 	}
 	if (!--e->at->circuits)
 		table_remove(&g->destinations, e->at);
+	labels_free(&e->labels);
 	table_remove(&g->circuits, e);
 }
 
@@ -116,6 +117,7 @@ bool guard_apply_policy(struct guard *g, struct entry *e)
 	struct policy_subject s = {.workload = e->any ? "" : e->pub.workload,
 				   .executable = e->executable,
 				   .cgroup = e->cgroup,
+				   .labels = e->labels,
 				   .destination = e->destination,
 				   .dns = g->dns};
 	const struct policy_entry *match = policy_match(&g->policies, &s);
@@ -138,14 +140,14 @@ void guard_add_exact(struct guard *g)
 	uint32_t udp = 0;
 
 	for (unsigned int i = 0; i < g->policies.count; i++) {
-		struct kilter_peer peer;
+		struct policy_subject s = {.workload = "*", .executable = "", .cgroup = ""};
 		struct entry *e;
 
 		udp += g->policies.entries[i].destination.transport == KILTER_TRANSPORT_UDP;
 		if (!policy_is_exact(&g->policies.entries[i]))
 			continue;
-		policy_peer(&g->policies.entries[i], &peer);
-		e = guard_add(g, "*", "", "", &peer);
+		policy_peer(&g->policies.entries[i], &s.destination);
+		e = guard_add(g, &s);
 		if (!e)
 			continue;
 		e->any = true;
@@ -153,8 +155,8 @@ void guard_add_exact(struct guard *g)
 			guard_drop(g, e, GUARD_WITHOUT_POLICY);
 		else if (!e->keys_count)
 			guard_add_key(g, e, 0,
-				      kilter_hash_words((const __u32 *)(const void *)&peer,
-							sizeof(peer) / sizeof(__u32)));
+				      kilter_hash_words((const __u32 *)(const void *)&s.destination,
+							sizeof(s.destination) / sizeof(__u32)));
 	}
 	sync_switch(&g->sync, KILTER_SWITCH_UDP, udp);
 }
@@ -185,6 +187,7 @@ void guard_on_edge(void *guard, const struct model_edge *edge)
 		struct policy_subject s = {.workload = caller->name,
 					   .executable = caller->exe,
 					   .cgroup = caller->cgroup_path,
+					   .labels = caller->labels,
 					   .destination = edge->destination,
 					   .dns = g->dns};
 		const struct policy_entry *match = policy_match(&g->policies, &s);
@@ -193,14 +196,21 @@ void guard_on_edge(void *guard, const struct model_edge *edge)
 		if (policy_is_exact(match) || policy_mode(&g->policies, match, &edge->destination,
 							  &reason) == KILTER_GUARD_OFF)
 			return;
-		e = guard_add(g, caller->name, caller->exe, caller->cgroup_path,
-			      &edge->destination);
+		e = guard_add(g, &s);
 		if (!e)
 			return;
 		if (!guard_apply_policy(g, e)) {
 			guard_drop(g, e, GUARD_WITHOUT_POLICY);
 			return;
 		}
+	} else if (g->policies.labels && !e->labels && caller->labels) {
+		/* Nobody asked for them when it was made. */
+		e->labels = labels_copy(caller->labels);
+		if (!guard_apply_policy(g, e)) {
+			guard_drop(g, e, GUARD_WITHOUT_POLICY);
+			return;
+		}
+		guard_tell_kernel(g, e);
 	}
 	e->edge = edge;
 	e->edge_ns = g->now_ns;

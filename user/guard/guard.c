@@ -241,12 +241,16 @@ void guard_set_hooks(struct guard *g, const struct guard_hooks *hooks)
 void guard_free(struct guard **gp)
 {
 	struct guard *g = *gp;
+	struct entry *e;
+	uint32_t pos = 0;
 
 	if (!g)
 		return;
 	g->changed = true;
 	guard_save(g);
 	guard_unregister_stats(g);
+	while ((e = table_next(&g->circuits, &pos)))
+		labels_free(&e->labels);
 	table_done(&g->circuits);
 	table_done(&g->keys);
 	table_done(&g->destinations);

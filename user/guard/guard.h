@@ -48,7 +48,7 @@ struct guard_limits {
 struct guard_circuit {
 	char name[224];
 	char policy[CONFIG_NAME_LEN];
-	char match[160];    /* why this policy, and which others would have */
+	char match[256];    /* why this policy, and which others would have */
 	char dns_name[128]; /* what the destination was last called, or "" */
 	char workload[128], destination[64];
 	enum kilter_circuit_state state; /* effective, as the kernel sees it now */

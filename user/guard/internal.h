@@ -53,6 +53,7 @@ struct entry {
 	struct kilter_peer destination;
 	struct destination *at;
 	char executable[KILTER_EXE_LEN], cgroup[256]; /* of the caller */
+	struct labels *labels; /* of the caller; NULL: not known, or nobody asks */
 	bool any, checked_peer, protected;
 	/* The first key is also the one of the runtime, for all of them. */
 	struct kernel_key *keys[SYNC_KEYS_MAX];
@@ -129,8 +130,7 @@ void guard_check_peer(struct guard *g, struct entry *e, const struct model *m);
 
 /* circuits.c */
 struct entry *guard_find(const struct guard *g, const char *name);
-struct entry *guard_add(struct guard *g, const char *caller, const char *executable,
-			const char *cgroup, const struct kilter_peer *destination);
+struct entry *guard_add(struct guard *g, const struct policy_subject *s);
 void guard_drop(struct guard *g, struct entry *e, const char *why);
 /* Gives e its policy; false: none concerns it (any more). */
 bool guard_apply_policy(struct guard *g, struct entry *e);

@@ -28,7 +28,17 @@ static bool is_any(const char *glob)
 
 static unsigned int callers(const struct config_policy *p)
 {
-	return (unsigned int)!is_any(p->workload) + !is_any(p->executable) + !is_any(p->cgroup);
+	return (unsigned int)!is_any(p->workload) + !is_any(p->executable) + !is_any(p->cgroup) +
+	       !!p->labels[0];
+}
+
+static unsigned int labels_count(const struct config_policy *p)
+{
+	unsigned int n = 0;
+
+	for (const char *k = NULL; (k = config_labels_next(p->labels, k));)
+		n++;
+	return n;
 }
 
 static bool has_wildcard(const char *s)
@@ -38,8 +48,8 @@ static bool has_wildcard(const char *s)
 
 /*
  * address > name > pattern of names, the longer the more specific > prefix, the longer > any; with
- * a port before without; of equals the one that says more about the caller. Prefixes of the two
- * families never meet.
+ * a port before without; of equals the one that says more about the caller: in more of four ways,
+ * then by more labels. Prefixes of the two families never meet.
  */
 static unsigned int rank(const struct config_policy *p, const struct config_destination *d)
 {
@@ -51,7 +61,8 @@ static unsigned int rank(const struct config_policy *p, const struct config_dest
 		r = 400;
 	else if (d->family)
 		r = 1 + (unsigned int)d->prefix_len; /* 1 .. 128 */
-	return 4 * (2 * r + !!d->port) + callers(p);
+	r = 5 * (2 * r + !!d->port) + callers(p);
+	return (CONFIG_LABELS_MAX + 1) * r + labels_count(p);
 }
 
 static void protect(struct policy_table *t, const char *destination, const char *reason)
@@ -107,6 +118,7 @@ void policy_table_init(struct policy_table *t, const struct config *c)
 		e->policy = &c->guard.policies[i];
 		read_standby(e->policy, &e->standby);
 		t->names = t->names || e->destination.name[0];
+		t->labels = t->labels || e->policy->labels[0];
 		e->rank = rank(e->policy, &e->destination);
 		t->count++;
 	}
@@ -149,11 +161,23 @@ static bool calls(const char *glob, const char *what)
 	return is_any(glob) || !fnmatch(glob, what, FNM_NOESCAPE);
 }
 
+static bool has_labels(const struct labels *l, const char *wanted)
+{
+	for (const char *k = NULL; (k = config_labels_next(wanted, k));) {
+		const char *value = l ? labels_get(l, k) : NULL;
+
+		if (!value || !calls(config_labels_glob(k), value))
+			return false;
+	}
+	return true;
+}
+
 static bool matches(const struct policy_entry *e, const struct policy_subject *s)
 {
 	return covers(&e->destination, &s->destination, s->dns) &&
 	       calls(e->policy->workload, s->workload) &&
-	       calls(e->policy->executable, s->executable) && calls(e->policy->cgroup, s->cgroup);
+	       calls(e->policy->executable, s->executable) && calls(e->policy->cgroup, s->cgroup) &&
+	       has_labels(s->labels, e->policy->labels);
 }
 
 const struct policy_entry *policy_match(const struct policy_table *t,
@@ -208,6 +232,8 @@ void policy_explain(const struct policy_table *t, const struct policy_subject *s
 		append(buf, size, &n, ", executable");
 	if (!is_any(e->policy->cgroup))
 		append(buf, size, &n, ", cgroup");
+	for (const char *k = NULL; (k = config_labels_next(e->policy->labels, k));)
+		append(buf, size, &n, ", label %s", k);
 	for (unsigned int i = 0; i < t->count; i++) {
 		if (&t->entries[i] == e || !matches(&t->entries[i], s))
 			continue;

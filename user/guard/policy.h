@@ -10,6 +10,7 @@
 
 #include "core/config.h"
 #include "model/dns.h"
+#include "model/metadata/labels.h"
 
 #define POLICY_PROTECTED_MAX 4
 
@@ -27,6 +28,7 @@ struct policy_table {
 	unsigned int count;
 	struct kilter_peer standby; /* of guard.defaults */
 	bool names;		    /* some policy asks for a DNS name */
+	bool labels;		    /* some policy asks for labels */
 	struct {
 		struct config_destination at;
 		const char *reason; /* static */
@@ -37,6 +39,7 @@ struct policy_table {
 /* Who calls whom. Strings are borrowed; "" in all three: any caller. */
 struct policy_subject {
 	const char *workload, *executable, *cgroup;
+	const struct labels *labels; /* NULL: not known, or any caller */
 	struct kilter_peer destination;
 	const struct dns *dns; /* what the destination is called; may be NULL */
 };

@@ -16,7 +16,11 @@ static void restore(void *ctx, const struct sync_record *r)
 	if (!e) {
 		if (any)
 			return; /* its policy is gone */
-		e = guard_add(g, r->workload, r->executable, r->cgroup, &r->destination);
+		e = guard_add(g, &(struct policy_subject){.workload = r->workload,
+							  .executable = r->executable,
+							  .cgroup = r->cgroup,
+							  .labels = r->labels,
+							  .destination = r->destination});
 		if (!e)
 			return;
 		if (strcmp(e->name, r->name) || !guard_apply_policy(g, e)) {
@@ -85,6 +89,7 @@ static bool next_record(void *ctx, struct sync_record *r)
 	memcpy(r->reason, e->c.reason, sizeof(r->reason));
 	memcpy(r->executable, e->executable, sizeof(r->executable));
 	memcpy(r->cgroup, e->cgroup, sizeof(r->cgroup));
+	r->labels = e->labels;
 	r->destination = e->destination;
 	for (unsigned int i = 0; i < e->keys_count; i++)
 		r->keys[i] = e->keys[i]->key;

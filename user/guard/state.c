@@ -97,6 +97,23 @@ static bool read_record(const json_t *o, bool same_boot, struct sync_record *ret
 	return true;
 }
 
+/* NULL: not known. */
+static struct labels *read_labels(json_t *o)
+{
+	struct labels *l = json_is_object(o) ? labels_new() : NULL;
+	const char *key;
+	json_t *value;
+
+	if (!l)
+		return NULL;
+	json_object_foreach(o, key, value)
+	{
+		if (json_is_string(value))
+			labels_add(l, key, json_string_value(value));
+	}
+	return l;
+}
+
 int sync_load(struct sync *s, const char *path, void (*fn)(void *ctx, const struct sync_record *r),
 	      void *ctx)
 {
@@ -124,12 +141,17 @@ int sync_load(struct sync *s, const char *path, void (*fn)(void *ctx, const stru
 	boot = json_string_value(json_object_get(root, "boot_id"));
 	circuits = json_object_get(root, "circuits");
 	for (size_t i = 0; i < json_array_size(circuits); i++) {
+		const json_t *o = json_array_get(circuits, i);
+		struct labels *labels;
 		struct sync_record r;
 
-		if (read_record(json_array_get(circuits, i), boot && !strcmp(boot, here), &r))
-			fn(ctx, &r);
-		else
+		if (!read_record(o, boot && !strcmp(boot, here), &r)) {
 			s->state_errors++;
+			continue;
+		}
+		r.labels = labels = read_labels(json_object_get(o, "labels"));
+		fn(ctx, &r);
+		labels_free(&labels);
 	}
 	return 0;
 }

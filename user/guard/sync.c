@@ -19,7 +19,8 @@
 #include "core/file.h"
 #include "core/json.h"
 
-#define STATE_BYTES_MAX (32u << 20) /* KILTER_CIRCUITS_MAX records of at most 1 KiB, twice */
+/* KILTER_CIRCUITS_MAX records of at most 1 KiB and LABELS_BYTES_MAX, twice. */
+#define STATE_BYTES_MAX (192u << 20)
 
 static void cleanup_json(struct json *j)
 {
@@ -214,6 +215,13 @@ static void write_record(struct json *j, const struct sync_record *r)
 	json_kv_u64(j, "forced", r->forced);
 	json_kv_string(j, "executable", r->executable);
 	json_kv_string(j, "cgroup", r->cgroup);
+	if (r->labels) {
+		json_key(j, "labels");
+		json_object_begin(j);
+		for (const char *k = NULL; (k = labels_next(r->labels, k));)
+			json_kv_string(j, k, labels_value(k));
+		json_object_end(j);
+	}
 	if (r->limits_set) {
 		json_key(j, "limits");
 		json_object_begin(j);

@@ -66,6 +66,7 @@ struct sync_record {
 	uint64_t generation, since_real_ns;
 	uint64_t since_boot_ns, retry_boot_ns; /* 0 when read after a reboot */
 	char executable[KILTER_EXE_LEN], cgroup[256];
+	const struct labels *labels; /* borrowed; NULL: not known */
 	bool limits_set;
 	struct guard_limits limits;
 };

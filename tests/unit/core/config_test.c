@@ -574,6 +574,97 @@ static void policies_have_a_maximum(void **state)
 	free(text);
 }
 
+static const char *shown_labels;
+
+static void note_labels(void *ctx, const char *p, const char *value, const char *origin,
+			const char *doc)
+{
+	static char text[CONFIG_LABELS_LEN];
+
+	(void)ctx;
+	(void)origin;
+	(void)doc;
+	if (strcmp(p, "guard.policies[0].labels"))
+		return;
+	snprintf(text, sizeof(text), "%s", value);
+	shown_labels = text;
+}
+
+static void labels_are_pairs_of_a_key_and_a_glob(void **state)
+{
+	static const char *const rows[][2] = {
+	    {"labels: {app: shop}", "app=shop"},
+	    {"labels: {app: \"shop*\", app.kubernetes.io/part-of: '', '1': 2}",
+	     "app=shop* app.kubernetes.io/part-of= 1=2"},
+	    {"labels:\n        app: a=b\n        tier: \"*\"", "app=a=b tier=*"},
+	    {"labels: {}", ""},
+	    {"workload: x", ""},
+	};
+	static struct config other;
+	char text[512], diff[64];
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		snprintf(text, sizeof(text), "guard:\n  policies:\n    - name: a\n      %s\n",
+			 rows[i][0]);
+		expect_good(text);
+		config_walk(&config, note_labels, NULL);
+		assert_string_equal(shown_labels, rows[i][1]);
+	}
+	/* Of two policies each has its own, and a reload sees that one is another. */
+	expect_good("guard: {policies: [{name: a, labels: {app: x}}, {name: b}]}");
+	assert_string_equal(config.guard.policies[0].labels, "app");
+	assert_string_equal(config_labels_glob(config.guard.policies[0].labels), "x");
+	assert_string_equal(config.guard.policies[1].labels, "");
+	other = config;
+	expect_good("guard: {policies: [{name: a, labels: {app: y}}, {name: b}]}");
+	assert_string_equal(config_diff(&other, &config, diff, sizeof(diff)), "guard.policies");
+}
+
+static void labels_that_are_none_are_named_with_their_place(void **state)
+{
+	static const char *const rows[][2] = {
+	    {"labels: app=shop", "1:29: labels: a mapping of keys to globs is expected here"},
+	    {"labels: [app]", "1:29: labels: a mapping of keys to globs is expected here"},
+	    {"labels: {app: [x]}", "1:35: labels: of 'app' a glob on its value is expected"},
+	    {"labels: {app: {x: y}}", "1:35: labels: of 'app' a glob on its value is expected"},
+	    {"labels: {app: x, tier: y, app: z}", "1:47: labels: 'app' is there twice"},
+	    {"labels: {a b: x}", "1:30: labels: 'a b: x' is not a key and a glob of printable"},
+	    {"labels: {a=b: x}", "1:30: labels: 'a=b: x' is not a key and a glob of printable"},
+	    {"labels: {'': x}", "1:30: labels: ': x' is not a key and a glob of printable"},
+	    {"labels: {a: x y}", "1:30: labels: 'a: x y' is not a key and a glob of printable"},
+	    {"labels: {a: \"\\u00e4\"}", "is not a key and a glob of printable"},
+	    {"labels: {a: \"x\\0y\"}", "1:33: labels: of 'a' a glob on its value is expected"},
+	    {"labels: {a: 1, b: 2, c: 3, d: 4, e: 5, f: 6, g: 7, h: 8, i: 9}",
+	     "1:78: labels: 'i' has no room: at most 8 labels, of 512 bytes together"},
+	    {"labels: {a: x}, labels: {b: x}", "1:37: key 'labels' is there twice"},
+	    {"labels: {a: x}, destination: 'udp://10.0.0.1:53'",
+	     "k.yaml:1: policy 'policy-1': of UDP a policy takes one address and port, and any "
+	     "caller"},
+	    {"label: {a: x}", "unknown key 'label', did you mean 'labels'?"},
+	};
+	char text[1024];
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		snprintf(text, sizeof(text), "guard: {policies: [{%s}]}\n", rows[i][0]);
+		expect_fault(text, rows[i][1]);
+	}
+	expect_fault("guard: {defaults: {labels: {a: x}}}\n", "1:20: unknown key 'labels'");
+	/* What a list is the key of ends the reading: there is no telling what comes after it. */
+	assert_int_equal(parse("guard: {policies: [{labels: {[a]: x}}]}\n"), -EINVAL);
+	assert_non_null(strstr(faults, "labels: a key must be a plain name"));
+	for (size_t n = 0; n < 3; n++) { /* to the last byte of the room */
+		static char labels[CONFIG_LABELS_LEN];
+		char glob[CONFIG_LABELS_LEN];
+
+		memset(labels, 0, sizeof(labels));
+		memset(glob, 'x', sizeof(glob));
+		glob[CONFIG_LABELS_LEN - 5 + n] = '\0';
+		assert_int_equal(config_labels_add(labels, "a", glob), n < 2 ? 0 : -E2BIG);
+	}
+}
+
 static void deep_nesting_is_refused(void **state)
 {
 	static char text[400000];
@@ -952,6 +1043,8 @@ int main(void)
 	    T(all_faults_are_reported_in_one_run),
 	    T(a_fault_never_carries_control_characters_out),
 	    T(policies_have_a_maximum),
+	    T(labels_are_pairs_of_a_key_and_a_glob),
+	    T(labels_that_are_none_are_named_with_their_place),
 	    T(deep_nesting_is_refused),
 	    F(a_file_is_read_and_remembered),
 	    F(a_file_that_cannot_be_read_is_named_with_the_reason),

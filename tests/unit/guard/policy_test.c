@@ -504,6 +504,127 @@ static void of_equal_destinations_the_one_that_says_more_of_the_caller_wins(void
 	assert_int_equal(matched(&s), 0);
 }
 
+/* "app=shop tier=front" */
+static void label(struct config_policy *p, const char *pairs)
+{
+	char text[128], *save = NULL;
+
+	snprintf(text, sizeof(text), "%s", pairs);
+	for (char *k = strtok_r(text, " ", &save); k; k = strtok_r(NULL, " ", &save)) {
+		char *glob = strchr(k, '=');
+
+		assert_non_null(glob);
+		*glob++ = '\0';
+		assert_int_equal(config_labels_add(p->labels, k, glob), 0);
+	}
+}
+
+static struct labels *labels_of_shop(void)
+{
+	struct labels *l = labels_new();
+
+	assert_non_null(l);
+	assert_int_equal(labels_add(l, "app", "shop"), 0);
+	assert_int_equal(labels_add(l, "tier", "front-end"), 0);
+	assert_int_equal(labels_add(l, "empty", ""), 0);
+	return l;
+}
+
+static void all_labels_of_a_policy_have_to_match(void **state)
+{
+	static const struct {
+		const char *labels;
+		bool match;
+	} rows[] = {
+	    {"", true},
+	    {"app=shop", true},
+	    {"app=shop tier=front-end", true},
+	    {"tier=front* app=sh?p", true},
+	    {"app=*", true},
+	    {"empty=", true},
+	    {"empty=*", true},
+	    {"app=sho", false},
+	    {"app=Shop", false},
+	    {"app=", false},
+	    {"App=shop", false},
+	    {"shop=*", false}, /* it is a value */
+	    {"app=shop tier=back*", false},
+	    {"app=shop other=*", false},
+	    {"ap=*", false},
+	};
+	struct labels *shop = labels_of_shop(), *none = labels_new();
+	struct policy_subject s = caller_of("10.0.0.1", 80);
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		config_defaults(&config);
+		label(add("10.0.0.1:80"), rows[i].labels);
+		ready();
+		assert_true(table.labels == !!i);
+		s.labels = shop;
+		if (matched(&s) != (rows[i].match ? 0 : -1))
+			fail_msg("row %zu", i);
+		/* Who has none, and of whom none are known. */
+		s.labels = none;
+		assert_int_equal(matched(&s), i ? -1 : 0);
+		s.labels = NULL;
+		assert_int_equal(matched(&s), i ? -1 : 0);
+		assert_true(policy_is_exact(&table.entries[0]) == !i);
+	}
+	labels_free(&shop);
+	labels_free(&none);
+}
+
+/* Each row before those below it, wherever it stands in the file. */
+static void labels_say_as_much_as_another_matcher_and_more_labels_more(void **state)
+{
+	static const struct {
+		const char *destination, *workload, *executable, *labels, *text;
+	} rows[] = {
+	    {"10.0.0.1:80", "*", "*", "", "by address and port"},
+	    {"10.0.0.0/24:80", "web-?", "nginx", "", "by prefix and port, workload, executable"},
+	    {"10.0.0.0/24:80", "*", "*", "app=* tier=*",
+	     "by prefix and port, label app, label tier"},
+	    {"10.0.0.0/24:80", "*", "*", "app=shop", "by prefix and port, label app"},
+	    {"10.0.0.0/24:80", "*", "*", "", "by prefix and port"},
+	    {"10.0.0.0/24", "*", "*", "app=* empty=* tier=*",
+	     "by prefix, label app, label empty, label tier"},
+	    {"10.0.0.0/24", "web-1", "*", "", "by prefix, workload"},
+	    {"*", "web-1", "nginx", "app=*", "by any destination, workload, executable, label app"},
+	};
+	const size_t n = sizeof(rows) / sizeof(rows[0]);
+	struct labels *shop = labels_of_shop();
+	struct policy_subject s = caller_of("10.0.0.1", 80);
+
+	(void)state;
+	s.labels = shop;
+	for (size_t more = 0; more < n; more++) {
+		for (size_t less = more + 1; less < n; less++) {
+			for (unsigned int order = 0; order < 2; order++) {
+				const size_t first = order ? more : less,
+					     pair[2] = {first, more + less - first};
+				char want[128];
+
+				config_defaults(&config);
+				for (unsigned int i = 0; i < 2; i++) {
+					struct config_policy *p = add(rows[pair[i]].destination);
+
+					snprintf(p->workload, CONFIG_NAME_LEN, "%s",
+						 rows[pair[i]].workload);
+					snprintf(p->executable, CONFIG_NAME_LEN, "%s",
+						 rows[pair[i]].executable);
+					label(p, rows[pair[i]].labels);
+				}
+				ready();
+				snprintf(want, sizeof(want), "%s; before p%u", rows[more].text,
+					 order);
+				assert_string_equal(explained(&s), want);
+			}
+		}
+	}
+	labels_free(&shop);
+}
+
 static void tcp_and_udp_never_meet(void **state)
 {
 	struct policy_subject s = caller_of("10.1.2.3", 443);
@@ -722,6 +843,8 @@ int main(void)
 	    cmocka_unit_test(a_name_is_one_of_either_family),
 	    cmocka_unit_test(callers_are_matched_by_globs_on_all_three),
 	    cmocka_unit_test(of_equal_destinations_the_one_that_says_more_of_the_caller_wins),
+	    cmocka_unit_test(all_labels_of_a_policy_have_to_match),
+	    cmocka_unit_test(labels_say_as_much_as_another_matcher_and_more_labels_more),
 	    cmocka_unit_test(tcp_and_udp_never_meet),
 	    cmocka_unit_test(names_and_globs_are_never_exact),
 	    cmocka_unit_test(a_name_does_not_lift_protection),
