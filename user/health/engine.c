@@ -17,7 +17,7 @@
 #include "health/hysteresis.h"
 #include "health/rules/rules.h"
 
-#define SUBJECTS_MAX  32768u	       /* the model's workloads and edges, and a few */
+#define SUBJECTS_MORE 1024u /* besides services and edges: the node, what was forgotten */
 #define SPAN_SLACK_NS (5 * NS_PER_SEC) /* a window ends a tick or two after the last event */
 
 struct key {
@@ -390,7 +390,8 @@ int health_new(struct health **ret, const struct config *c)
 	if (!h)
 		return -ENOMEM;
 	h->config = *c;
-	table_init(&h->subjects, sizeof(struct key), sizeof(struct subject), SUBJECTS_MAX);
+	table_init(&h->subjects, sizeof(struct key), sizeof(struct subject),
+		   c->limits.services + MODEL_EDGES_MAX + SUBJECTS_MORE);
 	h->stat = (struct selfstat){.name = "kilter_health_subjects_full_total",
 				    .help = "Times that a subject of health found no room.",
 				    .type = SELFSTAT_COUNTER,

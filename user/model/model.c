@@ -27,8 +27,6 @@
 #define MODEL_FORGET_NS	    (3600 * NS_PER_SEC)
 #define MODEL_ADDRESSES_NS  (30 * NS_PER_SEC) /* how often this node's addresses are read */
 #define MODEL_ADDRESSES_MAX 1024u
-#define MODEL_WORKLOADS_MAX 4096u /* names */
-#define MODEL_EDGES_MAX	    16384u
 #define MODEL_ID_HEX	    12 /* characters of a container id in a name, as `docker ps` */
 
 struct workload {
@@ -162,7 +160,7 @@ int model_new(struct model **ret, const struct config *c)
 	table_init(&m->routes, sizeof(__u32), sizeof(struct id_route),
 		   limit(c->limits.routes, KILTER_ROUTES_MAX));
 	table_init(&m->workloads, sizeof(((struct workload *)0)->key), sizeof(struct workload),
-		   MODEL_WORKLOADS_MAX);
+		   limit(c->limits.services, MODEL_SERVICES_MAX));
 	table_init(&m->edges, sizeof(struct edge_key), sizeof(struct edge), MODEL_EDGES_MAX);
 	table_init(&m->listeners, sizeof(struct kilter_listener_key), sizeof(struct listener),
 		   KILTER_LISTENERS_MAX);

@@ -21,6 +21,9 @@
 #include "model/histogram.h"
 #include "model/metadata/labels.h"
 
+#define MODEL_SERVICES_MAX 4096u /* names, where the configuration says nothing */
+#define MODEL_EDGES_MAX	   16384u
+
 enum model_span {
 	MODEL_10S,
 	MODEL_1M,

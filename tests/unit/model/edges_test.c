@@ -438,6 +438,38 @@ static void what_finds_no_room_is_counted(void **state)
 	assert_int_equal(edge(NULL).edges, 1);
 }
 
+static unsigned int with_services(uint32_t services, uint32_t ids)
+{
+	unsigned int n;
+
+	config_defaults(&config);
+	if (services)
+		config.limits.services = services;
+	assert_int_equal(model_new(&model, &config), 0);
+	add_peer(1, KILTER_FAMILY_V4, "192.0.2.1", 80);
+	for (uint32_t i = 1; i <= ids; i++) {
+		char exe[16];
+
+		snprintf(exe, sizeof(exe), "exe-%u", i);
+		add_id(i, exe);
+		requests(KILTER_ROLE_CLIENT, i, 1, 1);
+	}
+	tick(1);
+	n = workload(NULL).workloads;
+	assert_true((n < ids) == (overflow_of("\"workloads\"") > 0));
+	model_free(&model);
+	return n;
+}
+
+static void as_many_services_have_names_as_are_configured(void **state)
+{
+	teardown(state);
+	assert_int_equal(with_services(0, 4100), 4096);
+	assert_int_equal(with_services(64, 70), 64);
+	assert_int_equal(with_services(10000, 10000), 10000);
+	assert_int_equal(with_services(10000, 10001), 10000);
+}
+
 static void edges_and_listeners_have_their_limits(void **state)
 {
 	(void)state;
@@ -516,6 +548,7 @@ int main(void)
 	    T(the_quiet_are_hidden_after_an_hour_and_keep_their_name),
 	    T(what_has_connections_is_not_forgotten),
 	    T(what_finds_no_room_is_counted),
+	    T(as_many_services_have_names_as_are_configured),
 	    T(edges_and_listeners_have_their_limits),
 	    T(a_name_makes_room_and_takes_nothing_over),
 	};
