@@ -170,6 +170,11 @@ test-vm: ## the BPF tests and the daemon on Debian's kernels in QEMU; VM_KERNELS
 	@$(MAKE) --no-print-directory all build-bpf
 	@tests/vm/vm.py --build $(B) $(VM_KERNELS)
 
+bench-vm: ## what each BPF program costs on Debian's kernels in QEMU, in instructions; VM_KERNELS as for test-vm
+	@deploy/deps.sh build test
+	@$(MAKE) --no-print-directory all build-bpf
+	@tests/vm/vm.py --build $(B) --bench $(VM_KERNELS)
+
 bench: ## cost and accuracy beside what one would otherwise run (root); writes $(B)/bench.json
 	@deploy/deps.sh build test bench
 	@$(MAKE) --no-print-directory all $(STIMULUS)
@@ -225,7 +230,7 @@ help: ## list these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: all bpf static run deps test test-unit test-bpf test-system test-chaos bench bench-breaker scale fuzz lint format install \
-        test-vm clean help build-unit build-bpf build-fuzz FORCE
+        test-vm bench-vm clean help build-unit build-bpf build-fuzz FORCE
 
 include tests/lint/lint.mk
 -include $(shell find $(B) -name '*.d' 2>/dev/null)

@@ -7,6 +7,7 @@ B=/kilter/build
 export B CMOCKA_MESSAGE_OUTPUT=TAP
 READY_SECONDS=120 # loading is verification, which emulation makes slow
 REQUESTS=50
+BENCH_SECONDS=1 # of a clock that counts instructions: 1,000 million of them at most
 ASLEEP_SECONDS=16 # more than the lease and the open time of 127.0.0.4
 failed=0
 
@@ -234,12 +235,28 @@ daemon() { # LABEL: the first run has the best tiers, another is told by its env
 	rm -rf /sys/fs/bpf/kilter /var/lib/kilter
 }
 
+# What the kernel accounts each program for, under a small load of everything.
+benched() {
+	/kilter/kilterd --config /etc/kilter/kilter.yaml > /tmp/kilterd.log 2>&1 &
+	wait_ready $!
+	result "bench: starts" $?
+	kilter bench --interval ${BENCH_SECONDS}s -o json > /tmp/bench.json 2> /tmp/bench.err &
+	bench=$!
+	while alive $bench; do
+		curl -s -o /dev/null "http://127.0.0.1/[1-100]"
+		curl -s -o /dev/null http://127.0.0.1:9/
+	done
+	wait $bench
+	status=$?
+	[ -s /tmp/bench.json ] || mv /tmp/bench.err /tmp/bench.json # why there is none
+	echo "VM-BENCH $(tr -d '\n' < /tmp/bench.json)"
+	[ $status = 0 ] && grep -q request_ingress /tmp/bench.json
+	result "bench: the kernel accounts what each program takes" $?
+	cat /tmp/kilterd.log
+}
+
 KILTER_TEST_TIERS=$(sed -n 's/.*vm_tiers=\([a-z,]*\).*/\1/p' /proc/cmdline)
 export KILTER_TEST_TIERS
-for test in "$B"/tests/bpf/*_test; do
-	$test
-	result "bpf: $(basename "$test")" $?
-done
 mkdir -p /etc/kilter
 # A dependency that refuses, and a policy that may refuse in turn.
 cat > /etc/kilter/kilter.yaml << C
@@ -250,6 +267,15 @@ guard:
     - {name: pool, mode: enforce, destination: "127.0.0.3:80", on_open: close_connections}
     - {name: asleep, mode: enforce, destination: "127.0.0.4:80", base_open: 14s, max_open: 14s, jitter: 0}
 C
+if grep -q vm_bench /proc/cmdline; then
+	nginx -c /kilter/nginx.conf
+	benched
+	exit $failed
+fi
+for test in "$B"/tests/bpf/*_test; do
+	$test
+	result "bpf: $(basename "$test")" $?
+done
 nginx -c /kilter/nginx.conf
 daemon best
 export KILTER_KERNEL_SET_RETVAL=false KILTER_KERNEL_TRACING_STORAGE=false KILTER_KERNEL_TASK_STORAGE=false \

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Boots Debian's own kernels in QEMU and runs the tests of the BPF programs and of the daemon in each.
 
-    tests/vm/vm.py [--build DIR] [--cache DIR] [--jobs N] [KERNEL...]
+    tests/vm/vm.py [--build DIR] [--cache DIR] [--jobs N] [--bench] [KERNEL...]
 
 Kernels, QEMU and busybox are fetched by name from Debian's archive and checked as apt does: the
 signature of InRelease, the hash of Packages in it, the hash of each package in that. Nothing is
@@ -60,6 +60,7 @@ GUEST_SECONDS = 600  # the tests inside
 BOOT_SECONDS = 90    # before and after them
 MEMORY_MIB = 1536
 CPUS = 2             # per-CPU maps want more than one, and one is unplugged
+FEW_EVENTS = 20      # a mean of fewer is in brackets
 
 
 def version_key(name):
@@ -203,21 +204,23 @@ def make_initramfs(tools, programs_of, busybox, build, daemons, to):
             run([os.path.join(tools, "bin/cpio"), "--quiet", "-o", "-H", "newc", "-R", "0:0"], cwd=root, input=names, stdout=f)
 
 
-def boot(tools, vmlinuz, initramfs, out, name, tiers):
-    """Runs one machine to its end; returns (status inside or None, seconds)."""
+def boot(tools, vmlinuz, initramfs, out, name, architecture, words, counted=False):
+    """Runs one machine to its end; returns (status inside or None, seconds). words are for its command line. counted:
+    it has one CPU, whose clock is how many instructions it has executed, a nanosecond each."""
     log, said = (os.path.join(out, f"{name}.{e}") for e in ("log", "out"))
     for path in (log, said):
         open(path, "wb").close()
     libs = ":".join(os.path.join(tools, d) for d in ("usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"))
-    arch = ARCHES[KERNELS[name][0]]
+    arch = ARCHES[architecture]
     command, *machine = arch["command"]
     # 5.10 has no bpf among its default lsm=.
     line = (f"console={arch['console']} quiet panic=-1 oops=panic lsm=lockdown,yama,integrity,apparmor,bpf "
-            f"vm_said={arch['said']} vm_limit={GUEST_SECONDS} vm_tiers={tiers}"
-            f"{' lockdown=integrity' if name in LOCKED else ''}")
+            f"vm_said={arch['said']} vm_limit={GUEST_SECONDS} {words}")
+    speed = ("-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off", "-smp", "1") if counted else \
+            ("-accel", "tcg,thread=multi", "-smp", str(CPUS))
     argv = [os.path.join(tools, "usr/bin", command), "-L", os.path.join(tools, "usr/share/qemu"),
             "-L", os.path.join(tools, "usr/share/seabios"), "-nodefaults", "-no-user-config", "-display", "none",
-            "-no-reboot", *machine, "-accel", "tcg,thread=multi", "-smp", str(CPUS), "-m", str(MEMORY_MIB),
+            "-no-reboot", *machine, *speed, "-m", str(MEMORY_MIB),
             "-kernel", vmlinuz, "-initrd", initramfs, "-append", line, "-serial", f"file:{log}", "-serial", f"file:{said}"]
     begin = time.monotonic()
     with open(os.path.join(out, f"{name}.qemu"), "wb") as errors:
@@ -252,14 +255,14 @@ def results(out, name):
 
 def one(tools, kernel, initramfs, out, name):
     lower = KERNELS[name][3]
-    tiers = "lower" if lower == OLD else "full,lower"
+    words = f"vm_tiers={'lower' if lower == OLD else 'full,lower'}{' lockdown=integrity' if name in LOCKED else ''}"
     vmlinuz, release = kernel
-    code, seconds = boot(tools, vmlinuz, initramfs, out, name, tiers)
+    code, seconds = boot(tools, vmlinuz, initramfs, out, name, KERNELS[name][0], words)
     if code is None and not results(out, name)[0]:  # never reached a test: emulation is not perfect
         for end in ("log", "out"):
             os.replace(os.path.join(out, f"{name}.{end}"), os.path.join(out, f"{name}.first.{end}"))
         print(f"     {name}: never reached a test (console: {os.path.join(out, name + '.first.log')}), once more", flush=True)
-        code, seconds = boot(tools, vmlinuz, initramfs, out, name, tiers)
+        code, seconds = boot(tools, vmlinuz, initramfs, out, name, KERNELS[name][0], words)
     tests, known, cases = results(out, name)
     failed = [t for t, ok in tests.items() if not ok]
     for run, wanted in (("best", lower), ("lower", OLD)):
@@ -301,11 +304,52 @@ def features(best):
                 print(f"{name}: {probe['name']}: {probe['reason'].split(': ')[0]}")
 
 
+def bench_one(tools, kernel, initramfs, out, name):
+    """(whether it worked, the document of `kilter bench` or why there is none), of one machine that counts its
+    instructions: they are its clock, so that neither this machine's load nor the emulator's caches are in it."""
+    code, seconds = boot(tools, kernel[0], initramfs, out, f"{name}-bench", KERNELS[name][0],
+                         f"vm_bench=1{' lockdown=integrity' if name in LOCKED else ''}", counted=True)
+    said = os.path.join(out, f"{name}-bench.out")
+    with open(said, encoding="utf-8", errors="replace") as f:
+        found = re.findall(r"^VM-BENCH (.*)$", f.read().replace("\r", ""), re.M)
+    bench = found[-1] if found else "kilter bench was not reached"
+    print(f"{'FAIL' if code else 'ok  '} {name:9} {kernel[1]:32} {seconds:4.0f} s" + (f"; output: {said}" if code else ""),
+          flush=True)
+    return code == 0, json.loads(bench) if bench.startswith("{") else bench
+
+
+def costs(benches):
+    """Program x kernel: what the kernel accounts an event for, as a multiple of an empty program there."""
+    rows, without = {}, {}
+    for name, bench in benches.items():
+        if isinstance(bench, str):
+            without[name] = bench
+        elif bench["accounting_ns"] <= 0:
+            without[name] = "the kernel accounts no time for an empty program"
+        else:
+            sums = {}  # the kernel cuts names at 15 characters, so that two can be one
+            for program in bench["programs"]:
+                events, ns = sums.get(program["name"], (0, 0))
+                sums[program["name"]] = (events + program["events"], ns + program["events"] * program["ns_per_event"])
+            for program, (events, ns) in sums.items():
+                if events:
+                    ratio = f"{ns / events / bench['accounting_ns'] + 1:.1f}"
+                    rows.setdefault(program, {})[name] = ratio if events >= FEW_EVENTS else f"({ratio})"
+    for cells in rows.values():
+        cells.update({name: "none" for name in without})
+    print("\nEmulated, no times: what the kernel accounts an event for, as a multiple of an empty program on that kernel, by\n"
+          f"a clock that counts instructions. In brackets the mean of fewer than {FEW_EVENTS} events; -: there was none")
+    grid("EMULATED, x empty", benches, dict(sorted(rows.items())))
+    for name, why in without.items():
+        print(f"{name}: none: {why}")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--build", default=os.path.join(ROOT, "build"))
     parser.add_argument("--cache", default=os.environ.get("KILTER_VM_CACHE") or os.path.expanduser("~/.cache/kilter-vm"))
     parser.add_argument("--jobs", type=int, default=max(2, (os.cpu_count() or 2) // CPUS))
+    parser.add_argument("--bench", action="store_true", help="no tests: what each BPF program costs, in instructions")
     parser.add_argument("kernels", nargs="*", metavar="KERNEL", help=", ".join(KERNELS))
     args = parser.parse_args()
     args.build = os.path.abspath(args.build)
@@ -345,9 +389,10 @@ def main():
     print(f"all is built: {time.monotonic() - begin:.0f} s", flush=True)
     with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
         order = names[::-1]  # the slow ones, which stand last in the table, first
-        done = dict(zip(order, pool.map(lambda n: one(tools, kernels[n], initramfs[n], out, n), order)))
-    best = {name: done[name][1] for name in names}
-    features(best)
+        work = bench_one if args.bench else one
+        done = dict(zip(order, pool.map(lambda n: work(tools, kernels[n], initramfs[n], out, n), order)))
+    said = {name: done[name][1] for name in names}
+    (costs if args.bench else features)(said)
     bad = [name for name, (good, _) in done.items() if not good]
     print(f"\n{len(done) - len(bad)} kernels passed, {len(bad)} failed, {time.monotonic() - begin:.0f} s")
     return 1 if bad else 0
