@@ -6,6 +6,9 @@
  * sender that moves to another CPU while its last segment waits in the first one's backlog (a busy
  * machine's loopback, veth) has two CPUs in one socket's ingress at once. Both are in softirqs,
  * where nothing but an interrupt or a hypervisor holds the other up: to wait is short.
+ *
+ * The first of them may still be making the socket: the child of a listener can be found before
+ * sockops hears of it. Whoever brings its data meanwhile waits as well.
  */
 #ifndef KILTER_BPF_TURN_H
 #define KILTER_BPF_TURN_H
@@ -61,6 +64,12 @@ static __always_inline void turn_end(struct kilter_sock *s)
 }
 #endif
 
+/* Not the copy of a listener any more? Without sockops it stays one, but not in this state. */
+static __always_inline bool turn_born(const struct bpf_sock *sk, const struct kilter_sock *s)
+{
+	return sk->state != BPF_TCP_SYN_RECV || !(forgotten(s->flags) & SOCK_LISTENER);
+}
+
 /* Global functions, and two of them, for the verifier: it takes each once. */
 __noinline int turn_look(TURN_CTX *ctx)
 {
@@ -70,7 +79,7 @@ __noinline int turn_look(TURN_CTX *ctx)
 	if (!s)
 		return 0;
 	for (int i = 0; i < TURN_LOOKS_BATCH; i++) {
-		if (!forgotten(s->busy) && turn_try(s))
+		if (turn_born(sk, s) && !forgotten(s->busy) && turn_try(s))
 			return 1;
 		bpf_ktime_get_boot_ns(); /* a pause, or we would keep his cache line from him */
 	}
@@ -87,9 +96,10 @@ __noinline int turn_wait(TURN_CTX *ctx)
 }
 
 /* False: it did not come, which is counted. Else turn_end() has to follow. */
-static __always_inline bool turn_take(TURN_CTX *ctx, struct kilter_sock *s)
+static __always_inline bool turn_take(TURN_CTX *ctx, const struct bpf_sock *sk,
+				      struct kilter_sock *s)
 {
-	return turn_try(s) || turn_wait(ctx);
+	return (turn_born(sk, s) && turn_try(s)) || turn_wait(ctx);
 }
 
 #endif

@@ -139,16 +139,18 @@ static __always_inline void segment_seen(struct __sk_buff *skb, bool ingress)
 	}
 	if (seg.off < seg.end) {
 		struct stream *st = request ? &s->request : &s->response;
+		bool parse =
+		    s->protocol == KILTER_PROTO_UNKNOWN || s->protocol == KILTER_PROTO_HTTP1;
 
+		if (parse && ingress) {
+			turned = turn_take(skb, sk, s);
+			parse = turned;
+		}
 		if (ingress && !(s->flags & SOCK_HAD_DATA))
 			s->flags |= SOCK_HAD_DATA;
 		st->packets++;
-		if (s->protocol == KILTER_PROTO_UNKNOWN || s->protocol == KILTER_PROTO_HTTP1) {
-			turned = ingress && turn_take(skb, s);
-			if (turned || !ingress)
-				http1_segment(skb, sk, s, request, ingress, seg.off, seg.end,
-					      seg.seq);
-		}
+		if (parse)
+			http1_segment(skb, sk, s, request, ingress, seg.off, seg.end, seg.seq);
 		if (s->protocol == KILTER_PROTO_UNKNOWN && st->packets > GUESS_PACKETS)
 			s->protocol = KILTER_PROTO_NONE;
 		if (!(st->packets & (SAMPLE_EVERY - 1))) {

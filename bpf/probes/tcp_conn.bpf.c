@@ -59,7 +59,7 @@ static __noinline int take_early(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
 	e->len = 0;
 	s->flags |= SOCK_HAD_DATA;
 	s->request.packets++;
-	if (turn_take(ctx, s)) {
+	if (turn_take(ctx, sk, s)) {
 		http1_segment(ctx, sk, s, true, false, 0, len, e->seq);
 		turn_end(s);
 	}
@@ -71,12 +71,14 @@ static __noinline int on_established(struct bpf_sock_ops *ctx, struct bpf_sock *
 	struct kilter_sock *s = sock_get_or_create(sk);
 	__u32 snd_nxt = ctx->snd_nxt, rcv_nxt = ctx->rcv_nxt;
 	struct kilter_conn *c;
+	bool turned;
 
 	/* Read here, or clang selects the address by role: no arithmetic on ctx is allowed. */
 	barrier_var(snd_nxt);
 	barrier_var(rcv_nxt);
 	if (!s)
 		return 0;
+	turned = turn_try(s); /* nobody has it: who found a listener's child first waits */
 	s->role = role;
 	if (role == KILTER_ROLE_SERVER) {
 		/* A child of the listener's storage, or a fresh one if the listener was unknown. */
@@ -107,6 +109,8 @@ static __noinline int on_established(struct bpf_sock_ops *ctx, struct bpf_sock *
 	s->request.has_seq = 1;
 	s->response.has_seq = 1;
 	sock_opened(s, false);
+	if (turned)
+		turn_end(s);
 	bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG |
 					   BPF_SOCK_OPS_RETRANS_CB_FLAG);
 	if (role == KILTER_ROLE_CLIENT) {

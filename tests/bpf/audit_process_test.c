@@ -288,6 +288,6 @@ static int run(const char *name)
 int main(int argc, char **argv)
 {
 	if (argc > 2 && !strcmp(argv[1], ENDS))
-		return atoi(argv[2]);
+		return (int)strtoul(argv[2], NULL, 10);
 	return tier_run_best(run);
 }
