@@ -69,17 +69,12 @@ static void drain(void)
 static int group_setup(void **state)
 {
 	LIBBPF_OPTS(bpf_object_open_opts, opts, .pin_root_path = t.sandbox.bpffs);
-	__u32 zero = 0;
 
 	(void)state;
 	assert_int_equal(sandbox_init(&t.sandbox), 0);
 	t.skel = audit_process__open_opts(&opts);
 	assert_non_null(t.skel);
-	tier_choose("audit_process", t.skel->obj);
-	assert_int_equal(audit_process__load(t.skel), 0);
-	assert_int_equal(bpf_map_update_elem(bpf_map__fd(t.skel->maps.observed_cgroup), &zero,
-					     &t.sandbox.cgroup_fd, BPF_ANY),
-			 0);
+	object_load("audit_process", t.skel->skeleton, &t.sandbox);
 	t.links[0] = bpf_program__attach(t.skel->progs.audit_process_exec);
 	t.links[1] = bpf_program__attach(t.skel->progs.audit_process_exit);
 	assert_int_equal(libbpf_get_error(t.links[0]), 0);

@@ -37,17 +37,12 @@ static struct {
 static int group_setup(void **state)
 {
 	LIBBPF_OPTS(bpf_object_open_opts, opts, .pin_root_path = t.sandbox.bpffs);
-	__u32 zero = 0;
 
 	(void)state;
 	assert_int_equal(sandbox_init(&t.sandbox), 0);
 	t.skel = syscall__open_opts(&opts);
 	assert_non_null(t.skel);
-	tier_choose("syscall", t.skel->obj);
-	assert_int_equal(syscall__load(t.skel), 0);
-	assert_int_equal(bpf_map_update_elem(bpf_map__fd(t.skel->maps.observed_cgroup), &zero,
-					     &t.sandbox.cgroup_fd, BPF_ANY),
-			 0);
+	object_load("syscall", t.skel->skeleton, &t.sandbox);
 	return 0;
 }
 

@@ -84,6 +84,18 @@ void tier_choose(const char *row, const struct bpf_object *obj)
 	probe_row_choose(r, obj, tier_lower);
 }
 
+void object_load(const char *row, struct bpf_object_skeleton *skel, const struct sandbox *sandbox)
+{
+	__u32 zero = 0;
+	int fd;
+
+	tier_choose(row, *skel->obj);
+	assert_int_equal(bpf_object__load_skeleton(skel), 0);
+	fd = bpf_object__find_map_fd_by_name(*skel->obj, "observed_cgroup");
+	assert_true(fd >= 0);
+	assert_int_equal(bpf_map_update_elem(fd, &zero, &sandbox->cgroup_fd, BPF_ANY), 0);
+}
+
 void programs_load(struct programs *p)
 {
 	LIBBPF_OPTS(bpf_object_open_opts, opts, .pin_root_path = p->sandbox.bpffs);
