@@ -56,8 +56,7 @@ static int setup(void **state)
 {
 	(void)state;
 	programs_clear(&t.programs);
-	memset(&t.pair, 0, sizeof(t.pair));
-	t.pair.listener = t.pair.client = t.pair.server = -1;
+	pair_init(&t.pair);
 	return 0;
 }
 

@@ -12,6 +12,12 @@
 
 #define WAIT_MS 20000 /* for the other end; reached only when bytes are lost for good */
 
+void pair_init(struct pair *p)
+{
+	memset(p, 0, sizeof(*p));
+	p->listener = p->client = p->server = -1;
+}
+
 int pair_listen(struct pair *p, enum pair_family family, int backlog)
 {
 	struct sockaddr_in *v4 = (struct sockaddr_in *)&p->addr;

@@ -23,6 +23,8 @@ struct pair {
 	socklen_t addr_len;
 };
 
+/* Nothing is open of it yet. */
+void pair_init(struct pair *p);
 /* A listener on a free port. Functions return 0 or a negative errno. */
 int pair_listen(struct pair *p, enum pair_family family, int backlog);
 int pair_connect(struct pair *p); /* and accept */
