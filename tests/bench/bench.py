@@ -86,17 +86,6 @@ def usage(pids):
     return seconds, resident
 
 
-def family(pid):
-    found, todo = [pid], [pid]
-    while todo:
-        current = todo.pop()
-        with open(f"/proc/{current}/task/{current}/children", encoding="ascii") as f:
-            children = [int(c) for c in f.read().split()]
-        found += children
-        todo += children
-    return found
-
-
 class Bench(Ground):
     def __init__(self, runs, seconds):
         super().__init__(seconds)
@@ -210,7 +199,7 @@ class Bench(Ground):
         stop = self.with_kilter()
         try:
             for rate in (0, 1000, 10000, None):
-                pids = family(self.daemon.process.pid)
+                pids = kilter.family(self.daemon.process.pid)
                 cpu, _ = usage(pids)
                 began = time.monotonic()
                 reached = 0.0

@@ -18,7 +18,7 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "system"))
 import kilter  # noqa: E402
-from bench import CLOCK_TICKS, cpu, family  # noqa: E402
+from bench import CLOCK_TICKS, cpu  # noqa: E402
 from contest import STIMULUS, haproxy_config, spread  # noqa: E402
 
 CALLERS, RATE = 16, 640  # calls a second by all of them together, once the server is to fail
@@ -135,7 +135,7 @@ class Enforcing(Bare):
         self.daemon = kilter.Daemon(sandbox, POLICY.format(port=port), ["--unpin"]).start()
 
     def pids(self):
-        return family(self.daemon.process.pid)
+        return kilter.family(self.daemon.process.pid)
 
     def stop(self):
         self.daemon.stop()
@@ -149,7 +149,7 @@ class Sidecar(Bare):
         kilter.wait_for("haproxy listens", lambda: kilter.can_connect(self.port))
 
     def pids(self):
-        return family(self.process.pid)
+        return kilter.family(self.process.pid)
 
     def stop(self):
         self.process.terminate()

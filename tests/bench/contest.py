@@ -127,8 +127,7 @@ class Ground:
         """nginx's processes, for those who attach to processes."""
         with open(self.sandbox.path("nginx.pid"), encoding="ascii") as f:
             master = int(f.read())
-        with open(f"/proc/{master}/task/{master}/children", encoding="ascii") as f:
-            return f.read().split()
+        return [str(pid) for pid in kilter.children(master)]
 
     def haproxy(self):
         port = kilter.free_port()

@@ -37,15 +37,6 @@ def resident(pid):
         return 1024 * int(re.search(r"^Rss:\s+(\d+)", f.read(), re.M).group(1))
 
 
-def children(pid):
-    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as f:
-        return [int(c) for c in f.read().split()]
-
-
-def family(pid):
-    return [pid] + [d for c in children(pid) for d in family(c)]
-
-
 def slab():
     """What the kernel's objects take, sockets and their storage among them."""
     with open("/proc/meminfo", encoding="ascii") as f:
@@ -97,7 +88,7 @@ class Scale:
                 "scrape_gzip_bytes": len(gzip.compress(body, 6)), "samples": body.count(b"\n") - body.count(b"\n#")}
 
     def figures(self):
-        agent, *front = family(self.daemon.process.pid)
+        agent, *front = kilter.family(self.daemon.process.pid)
         return {"tick_ms": self.ticks(), **self.scrape(), "agent_bytes": resident(agent),
                 "front_bytes": sum(resident(p) for p in front),
                 "map_bytes": self.daemon.value("kilter_map_memory_bytes"), "dropped": self.lost()}

@@ -105,28 +105,13 @@ def serve(destination, log, mode_file):
             threading.Thread(target=one, args=(connection,), daemon=True).start()
 
 
-class Server:
+class Server(kilter.Told):
     """The server above, told what to do."""
 
     def __init__(self, case, host="127.0.0.1", port=None, mode="200 0"):
-        self.destination = f"{host}:{port or kilter.free_port()}"
-        self.case = case
-        self.log = case.sandbox.path(f"arrived-{self.destination}")
-        self.mode_file = case.sandbox.path(f"mode-{self.destination}")
-        self.tell(mode)
+        super().__init__(case, host, port, mode)
         case.sandbox.serve(serve, self.destination, self.log, self.mode_file)
-        address = kilter.split(self.destination)
-        kilter.wait_for("the server listens", lambda: kilter.can_connect(address[1], address[0]))
-        kilter.wait_for("it wrote that down", self.arrived)
-        self.forget()
-
-    def tell(self, mode):
-        with open(self.mode_file + ".new", "w", encoding="ascii") as f:
-            f.write(mode)
-        os.replace(self.mode_file + ".new", self.mode_file)
-
-    def forget(self):
-        os.truncate(self.log, 0)
+        self.wait()
 
     def arrived(self):
         """Of each connection: how many were under way with it, how many answered before."""
@@ -221,9 +206,6 @@ class Case(kilter.Case):
         self.assertEqual(self.ask(destination, 10, how), ["200"] * 10)
 
     # --- the account ---
-
-    def records(self, action, **fields):
-        return self.daemon.audited(event__action=action, **fields)
 
     def transitions(self, destination):
         rows = self.records("circuit-transition", kilter__subject=f"*->{destination}")

@@ -15,13 +15,6 @@ import kilter
 FAILURES = breaker.FAILURES
 
 
-def family(pid):
-    """A process and what it forked, children last."""
-    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as f:
-        children = [int(c) for c in f.read().split()]
-    return [pid] + [p for c in children for p in family(c)]
-
-
 def send(pids, number):
     for pid in pids:
         try:
@@ -38,7 +31,7 @@ class Killed(breaker.Case):
         self.daemon.start()
         process = start()
         self.assertEqual(self.ask(destination, 5, how), ["200"] * 5)
-        send(family(process.pid), signal.SIGKILL)
+        send(kilter.family(process.pid), signal.SIGKILL)
         process.wait()
         host, port = kilter.split(destination)
         kilter.wait_for("the server is gone", lambda: not kilter.can_connect(port, host))
@@ -107,7 +100,7 @@ class Frozen(breaker.Case):
         # Two connections fit into its queue; the third gets no answer to its SYN.
         self.sandbox.nginx("", workers=1, extra=f"server {{ listen {destination} backlog=1; "
                            'location / { return 200 "ok"; } }')
-        pids = family(self.sandbox.pids[-1].pid)
+        pids = kilter.family(self.sandbox.pids[-1].pid)
         self.assertEqual(self.ask(destination, 3), ["200"] * 3)
         send(pids, signal.SIGSTOP)
         outcomes = self.trip(destination)

@@ -22,11 +22,6 @@ REQUESTS, CONNECTIONS, RATE = 60000, 10, 300
 DISK_BYTES = 8 << 20  # holds what waits in memory, 1 MiB, and more
 
 
-def children(pid):
-    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as f:
-        return [int(c) for c in f.read().split()]
-
-
 def records(path):
     """Whole records of a JSON Lines file."""
     with open(path, encoding="utf-8") as f:
@@ -119,8 +114,8 @@ class Storm(kilter.Case):
         self.daemon.start()
 
     def front(self):
-        supervisors = children(self.daemon.process.pid)
-        return [w for s in supervisors for w in children(s)]
+        supervisors = kilter.children(self.daemon.process.pid)
+        return [w for s in supervisors for w in kilter.children(s)]
 
     def kill_front(self):
         for pid in self.front():
@@ -206,7 +201,7 @@ class Nowhere(kilter.Case):
 
         kilter.wait_for("each failure is counted", lambda: sum(failed().values()) >= 5)
         self.assertEqual(failed(), {("198.51.100.1", "unreachable"): 3, ("192.0.2.2", "unreachable"): 2})
-        kilter.wait_for("and recorded", lambda: len(self.daemon.audited(event__action="connect", event__outcome="failure")) == 5)
+        kilter.wait_for("and recorded", lambda: len(self.records("connect", event__outcome="failure")) == 5)
 
 
 if __name__ == "__main__":

@@ -244,26 +244,16 @@ class Process(kilter.Child):
         self.pipe.close()
 
 
-class Server:
+class Server(kilter.Told):
     """The server above, told what to do."""
 
     def __init__(self, case, host="127.0.0.1", port=None, mode="200 0", label="", netns=None):
-        self.host, self.port = host, port or kilter.free_port()
-        self.destination = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
-        self.log, self.mode_file = (case.sandbox.path(f"{what}-{self.destination}") for what in ("arrived", "mode"))
-        self.tell(mode)
+        super().__init__(case, host, port, mode)
         case.sandbox.serve(serve, self.destination, self.log, self.mode_file, label, netns)
         if netns:
             kilter.wait_for("the server listens", lambda: os.path.exists(self.log))
-            return
-        kilter.wait_for("the server listens", lambda: kilter.can_connect(self.port, self.host))
-        kilter.wait_for("it wrote that down", self.arrived)
-        os.truncate(self.log, 0)
-
-    def tell(self, mode):
-        with open(self.mode_file + ".new", "w", encoding="ascii") as f:
-            f.write(mode)
-        os.replace(self.mode_file + ".new", self.mode_file)
+        else:
+            self.wait()
 
     def arrived(self):
         with contextlib.suppress(FileNotFoundError), open(self.log, encoding="ascii") as f:
@@ -344,9 +334,6 @@ class Case(kilter.Case):
             connection.close()
 
     # --- the audit trail ---
-
-    def records(self, action, **fields):
-        return self.daemon.audited(event__action=action, **fields)
 
     def refusals(self, destination):
         """The reasons of the refused connects to a destination, in order."""

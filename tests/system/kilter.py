@@ -84,6 +84,19 @@ def can_connect(port, host="127.0.0.1"):
         return False
 
 
+def children(pid):
+    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as f:
+        return [int(child) for child in f.read().split()]
+
+
+def family(pid):
+    """A process and what it forked, children last; whoever is gone meanwhile has none."""
+    forked = []
+    with contextlib.suppress(OSError):
+        forked = children(pid)
+    return [pid] + [p for child in forked for p in family(child)]
+
+
 def split(destination):
     host, port = destination.rsplit(":", 1)
     return host.strip("[]"), int(port)
@@ -287,8 +300,7 @@ http {{
 
     def workers(self):
         """The pids of the processes that answer."""
-        with open(f"/proc/{self.process.pid}/task/{self.process.pid}/children", encoding="ascii") as f:
-            return [int(pid) for pid in f.read().split()]
+        return children(self.process.pid)
 
     def logged(self):
         """Requests by status, as nginx itself wrote them down."""
@@ -306,6 +318,30 @@ http {{
                 raise AssertionError(f"nginx logged {sum(counts.values())} of at least {least} requests")
             time.sleep(0.05)
         return counts
+
+
+class Told:
+    """What servers of our own share: each does what its mode file says, and writes down who came."""
+
+    def __init__(self, case, host, port, mode):
+        self.host, self.port = host, port or free_port()
+        self.destination = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+        self.log, self.mode_file = (case.sandbox.path(f"{what}-{self.destination}") for what in ("arrived", "mode"))
+        self.tell(mode)
+
+    def tell(self, mode):
+        with open(self.mode_file + ".new", "w", encoding="ascii") as f:
+            f.write(mode)
+        os.replace(self.mode_file + ".new", self.mode_file)
+
+    def wait(self):
+        """Until it listens; who asked for that is forgotten."""
+        wait_for("the server listens", lambda: can_connect(self.port, self.host))
+        wait_for("it wrote that down", self.arrived)
+        self.forget()
+
+    def forget(self):
+        os.truncate(self.log, 0)
 
 
 class Daemon:
@@ -448,6 +484,9 @@ class Case(unittest.TestCase):
         outcome = getattr(self, "_outcome", None)
         if outcome and not outcome.success and os.path.exists(self.daemon.log):
             print(f"--- kilterd's log of {self.id()}\n{self.daemon.logs()}\n---")
+
+    def records(self, action, **fields):
+        return self.daemon.audited(event__action=action, **fields)
 
     def settle(self, name, expected, **labels):
         """Waits for the counts to arrive, then two ticks more: nothing is lost and nothing comes twice."""

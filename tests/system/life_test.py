@@ -163,15 +163,7 @@ class Front(kilter.Case):
 
     def fronts(self):
         """The daemon's descendants, deepest last: the supervisor and the worker."""
-        found, todo = [], [self.daemon.process.pid]
-        while todo:
-            pid = todo.pop()
-            with contextlib.suppress(OSError):
-                with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as f:
-                    children = [int(c) for c in f.read().split()]
-                found += children
-                todo += children
-        return found
+        return kilter.family(self.daemon.process.pid)[1:]
 
     def late(self):
         """Ticks that came late, as the agent itself counts them."""

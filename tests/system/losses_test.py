@@ -99,8 +99,8 @@ class FullMap(kilter.Case):
 class Losses(kilter.Case):
     def told(self):
         """(records of programs, records told to be lost in the kernel, records-lost records)"""
-        programs = len(self.daemon.audited(event__action="exec")) + len(self.daemon.audited(event__action="exit"))
-        gaps = self.daemon.audited(event__action="records-lost", event__reason="kernel ring buffer")
+        programs = len(self.records("exec")) + len(self.records("exit"))
+        gaps = self.records("records-lost", event__reason="kernel ring buffer")
         return programs, sum(kilter.field(g, "kilter.records_lost") for g in gaps), len(gaps)
 
     def sequence_file(self):

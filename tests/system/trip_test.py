@@ -111,7 +111,7 @@ guard:
         actions = [kilter.field(r, "event.action") for r in self.daemon.audited()]
         self.assertEqual(actions.count("circuit-kernel-trip"), 1)
         self.assertLess(actions.index("circuit-kernel-trip"), actions.index("circuit-transition"))
-        trip = self.daemon.audited(event__action="circuit-kernel-trip")[0]
+        trip = self.records("circuit-kernel-trip")[0]
         self.assertIn(f"127.0.0.1:{self.port}", kilter.field(trip, "kilter.subject"))
 
     def test_the_sixth_connect_to_a_closed_port_is_kilters_refusal(self):
