@@ -37,6 +37,8 @@ extern const unsigned int config_fields_count;
 extern const struct config_field config_policy_fields[];
 extern const unsigned int config_policy_fields_count;
 
+/* The row of the field of this path, or -1. */
+int config_field_find(const struct config_field *fields, unsigned int count, const char *path);
 /* Decodes value into base + offset. 0, or -EINVAL with what would be right in why. */
 int config_field_decode(const struct config_field *f, void *base, const char *value, char *why,
 			size_t why_size);
