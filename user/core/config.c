@@ -200,14 +200,6 @@ static int skip(struct parse *p, const yaml_event_t *ev)
 	return 0;
 }
 
-static int find(const struct config_field *fields, unsigned int count, const char *path)
-{
-	for (unsigned int i = 0; i < count; i++)
-		if (!strcmp(fields[i].path, path))
-			return (int)i;
-	return -1;
-}
-
 /* The row of the first field of the section, -1 when there is no such section. */
 static int find_section(const char *path)
 {
@@ -315,7 +307,7 @@ static int parse_policy(struct parse *p, struct config_policy *policy, const yam
 			return 0;
 		}
 		name = key_text(&key);
-		i = find(config_policy_fields, config_policy_fields_count, name);
+		i = config_field_find(config_policy_fields, config_policy_fields_count, name);
 		if (!next(p, &value)) {
 			yaml_event_delete(&key);
 			return -E2BIG;
@@ -467,7 +459,7 @@ static int parse_mapping(struct parse *p, const char *prefix, unsigned int depth
 			yaml_event_delete(&key);
 			return -E2BIG;
 		}
-		field = find(config_fields, config_fields_count, path);
+		field = config_field_find(config_fields, config_fields_count, path);
 		section = find_section(path);
 		if (seen_before(p, path, field, section)) {
 			report(p, &key.start_mark, "key '%s' is there twice", path);
@@ -605,7 +597,7 @@ int config_load(struct config *c, const char *path, config_fault_fn fault, void 
 int config_set(struct config *c, const char *path, const char *value, int origin, const char *where,
 	       config_fault_fn fault, void *ctx)
 {
-	int i = find(config_fields, config_fields_count, path);
+	int i = config_field_find(config_fields, config_fields_count, path);
 	char why[200] = "a known field", text[512];
 
 	if (i >= 0 && !config_field_decode(&config_fields[i], c, value, why, sizeof(why))) {
@@ -645,290 +637,4 @@ int config_env(struct config *c, config_fault_fn fault, void *ctx)
 			err = -EINVAL;
 	}
 	return err;
-}
-
-/* Where the field got its value, as the start of a fault: "file:12: ", "flag: ", or "". */
-static const char *place(const struct config *c, const char *path, char *buf, size_t size)
-{
-	int i = find(config_fields, config_fields_count, path);
-	int32_t origin = i < 0 ? 0 : c->origins[i];
-
-	if (origin > 0)
-		snprintf(buf, size, "%.200s:%d: ", c->file, origin);
-	else
-		snprintf(buf, size, "%s",
-			 origin == CONFIG_ORIGIN_FLAG  ? "flag: "
-			 : origin == CONFIG_ORIGIN_ENV ? "environment: "
-						       : "");
-	return buf;
-}
-
-/* The place of whichever of two fields was set; the second when both were. */
-static const char *place_of(const struct config *c, const char *a, const char *b, char *buf,
-			    size_t size)
-{
-	return *place(c, b, buf, size) ? buf : place(c, a, buf, size);
-}
-
-static uint8_t family_of(struct config_destination d)
-{
-	config_unmap_destination(&d);
-	return d.family;
-}
-
-/* What is wrong with the fields of one policy together. */
-static bool policy_fault(const struct config_policy *p, char *why, size_t size)
-{
-	struct config_destination destination, standby;
-
-	if (p->base_open_ns > p->max_open_ns)
-		snprintf(why, size, "base_open must not be longer than max_open");
-	else if (p->window_counts && p->minimum_requests > p->window_calls)
-		snprintf(why, size,
-			 "minimum_requests must not be above window_calls, or no ratio "
-			 "ever counts");
-	else if (!config_parse_destination(p->destination, &destination) &&
-		 destination.transport == KILTER_TRANSPORT_UDP &&
-		 (!destination.family || !destination.port || destination.prefix_len < 32 ||
-		  (destination.family == KILTER_FAMILY_V6 && destination.prefix_len < 128) ||
-		  strcmp(p->workload, "*") || strcmp(p->executable, "*") ||
-		  strcmp(p->cgroup, "*") || p->labels[0]))
-		snprintf(why, size, "of UDP a policy takes one address and port, and any caller");
-	else if (!p->standby[0] || config_parse_destination(p->destination, &destination) ||
-		 config_parse_destination(p->standby, &standby))
-		return false;
-	else if (destination.transport != KILTER_TRANSPORT_TCP)
-		snprintf(why, size, "standby is for TCP alone");
-	else if (destination.family && family_of(destination) != family_of(standby))
-		snprintf(why, size, "standby must be of the destination's address family");
-	else
-		return false;
-	return true;
-}
-
-int config_check(const struct config *c, config_fault_fn fault, void *ctx)
-{
-	char text[640], at[CONFIG_PATH_LEN + 16], name[CONFIG_NAME_LEN + 16], why[160];
-	int err = 0;
-
-#define FAULT(...)                                         \
-	do {                                               \
-		snprintf(text, sizeof(text), __VA_ARGS__); \
-		if (fault)                                 \
-			fault(ctx, text);                  \
-		err = -EINVAL;                             \
-	} while (0)
-#define FAULT_OF_TWO(a, b, what) FAULT("%s%s %s %s", place_of(c, a, b, at, sizeof(at)), a, what, b)
-
-	if (c->syscalls.window_ns > c->syscalls.period_ns)
-		FAULT_OF_TWO("syscalls.window", "syscalls.period", "must not be longer than");
-	if (c->health.error_ratio_degraded > c->health.error_ratio_unhealthy &&
-	    c->health.error_ratio_unhealthy > 0)
-		FAULT_OF_TWO("health.error_ratio_degraded", "health.error_ratio_unhealthy",
-			     "must not be above");
-	if (c->health.connect_failure_ratio > c->health.connect_failure_unhealthy &&
-	    c->health.connect_failure_unhealthy > 0)
-		FAULT_OF_TWO("health.connect_failure_ratio", "health.connect_failure_unhealthy",
-			     "must not be above");
-	if (c->guard.lease_ns < 2 * c->tick_ns)
-		FAULT("%sguard.lease must be at least two ticks, or circuits lapse between "
-		      "renewals",
-		      place_of(c, "tick", "guard.lease", at, sizeof(at)));
-	for (uint32_t i = 0; i < c->guard.policies_count; i++) {
-		const struct config_policy *p = &c->guard.policies[i];
-
-		snprintf(at, sizeof(at), "%.200s:%u: ", c->file, p->line);
-		snprintf(name, sizeof(name), "policy '%s'", p->name);
-		if (policy_fault(p, why, sizeof(why)))
-			FAULT("%s%s: %s", at, name, why);
-		for (uint32_t k = 0; k < i; k++)
-			if (!strcmp(p->name, c->guard.policies[k].name))
-				FAULT("%s%s is there twice; the other is in line %u", at, name,
-				      c->guard.policies[k].line);
-	}
-	if (policy_fault(&c->guard.defaults, why, sizeof(why)))
-		FAULT("%.200s:%u: guard.defaults: %s", c->file, c->guard.defaults.line, why);
-#undef FAULT_OF_TWO
-#undef FAULT
-	return err;
-}
-
-void config_walk(const struct config *c, config_walk_fn fn, void *ctx)
-{
-	char value[CONFIG_LABELS_LEN], origin[CONFIG_PATH_LEN + 32], path[128];
-
-	for (unsigned int i = 0; i < config_fields_count; i++) {
-		config_field_format(&config_fields[i], c, value, sizeof(value));
-		if (c->origins[i] > 0)
-			snprintf(origin, sizeof(origin), "%s:%d", c->file, c->origins[i]);
-		else
-			snprintf(origin, sizeof(origin), "%s",
-				 c->origins[i] == CONFIG_ORIGIN_FLAG  ? "flag"
-				 : c->origins[i] == CONFIG_ORIGIN_ENV ? "environment"
-								      : "default");
-		fn(ctx, config_fields[i].path, value, origin, config_fields[i].doc);
-	}
-	for (int64_t i = -1; i < (int64_t)c->guard.policies_count; i++) {
-		const struct config_policy *p = i < 0 ? &c->guard.defaults : &c->guard.policies[i];
-
-		for (unsigned int k = i < 0 ? CONFIG_POLICY_MATCHERS : 0;
-		     k < config_policy_fields_count; k++) {
-			if (i < 0)
-				snprintf(path, sizeof(path), "guard.defaults.%s",
-					 config_policy_fields[k].path);
-			else
-				snprintf(path, sizeof(path), "guard.policies[%d].%s", (int)i,
-					 config_policy_fields[k].path);
-			if (p->line)
-				snprintf(origin, sizeof(origin), "%s:%u", c->file, p->line);
-			else
-				snprintf(origin, sizeof(origin), "default");
-			config_field_format(&config_policy_fields[k], p, value, sizeof(value));
-			fn(ctx, path, value, origin, config_policy_fields[k].doc);
-		}
-	}
-}
-
-static bool same(const struct config_field *f, const struct config *a, const struct config *b)
-{
-	char va[CONFIG_LABELS_LEN], vb[CONFIG_LABELS_LEN];
-
-	config_field_format(f, a, va, sizeof(va));
-	config_field_format(f, b, vb, sizeof(vb));
-	return !strcmp(va, vb);
-}
-
-bool config_needs_restart(const struct config *a, const struct config *b, const char **ret_path)
-{
-	for (unsigned int i = 0; i < config_fields_count; i++) {
-		if (!config_fields[i].reload && !same(&config_fields[i], a, b)) {
-			*ret_path = config_fields[i].path;
-			return true;
-		}
-	}
-	return false;
-}
-
-/* Lines may move without a policy being another. */
-static bool same_policy(const struct config_policy *a, const struct config_policy *b)
-{
-	char va[CONFIG_LABELS_LEN], vb[CONFIG_LABELS_LEN];
-
-	for (unsigned int i = 0; i < config_policy_fields_count; i++) {
-		config_field_format(&config_policy_fields[i], a, va, sizeof(va));
-		config_field_format(&config_policy_fields[i], b, vb, sizeof(vb));
-		if (strcmp(va, vb))
-			return false;
-	}
-	return true;
-}
-
-char *config_diff(const struct config *a, const struct config *b, char *buf, size_t size)
-{
-	bool policies = a->guard.policies_count == b->guard.policies_count;
-	size_t n = 0;
-
-	buf[0] = '\0';
-	for (uint32_t i = 0; policies && i < a->guard.policies_count; i++)
-		policies = same_policy(&a->guard.policies[i], &b->guard.policies[i]);
-	for (unsigned int i = 0; i < config_fields_count && n < size; i++)
-		if (!same(&config_fields[i], a, b))
-			n += (size_t)snprintf(buf + n, size - n, "%s%s", n ? ", " : "",
-					      config_fields[i].path);
-	if (n < size && !same_policy(&a->guard.defaults, &b->guard.defaults))
-		n += (size_t)snprintf(buf + n, size - n, "%sguard.defaults", n ? ", " : "");
-	if (n < size && !policies)
-		snprintf(buf + n, size - n, "%sguard.policies", n ? ", " : "");
-	return buf;
-}
-
-void config_keep(struct config *fresh, const struct config *running)
-{
-	for (unsigned int i = 0; i < config_fields_count; i++) {
-		const struct config_field *f = &config_fields[i];
-
-		if (f->reload)
-			continue;
-		memcpy((char *)fresh + f->offset, (const char *)running + f->offset, f->size);
-		fresh->origins[i] = running->origins[i];
-	}
-}
-
-/* What the field takes: "a b c", "0.1s to 60s", "true or false". */
-static void doc_range(const struct config_field *d, char *buf, size_t size)
-{
-	switch (d->type) {
-	case FIELD_STRING:
-		snprintf(buf, size, "%s", d->choices ? d->choices : "text");
-		break;
-	case FIELD_BOOL:
-		snprintf(buf, size, "true or false");
-		break;
-	case FIELD_U32:
-		snprintf(buf, size, "%.0f to %.0f", d->min, d->max);
-		break;
-	case FIELD_RATIO:
-		snprintf(buf, size, "%g to %.0f", d->min, d->max);
-		break;
-	case FIELD_DURATION:
-		snprintf(buf, size, "%gs to %.0fs", d->min, d->max);
-		break;
-	case FIELD_SIZE:
-		snprintf(buf, size, "%.0f to %.0f bytes", d->min, d->max);
-		break;
-	case FIELD_MODE:
-	case FIELD_FORCE:
-	case FIELD_CHOICE:
-		snprintf(buf, size, "%s", d->choices);
-		break;
-	case FIELD_FAILURES:
-		snprintf(buf, size, "list of: %s", d->choices);
-		break;
-	case FIELD_LABELS:
-		snprintf(buf, size, "%s", d->choices);
-		break;
-	}
-}
-
-static void doc_row(FILE *f, const struct config_field *d)
-{
-	char range[128];
-
-	doc_range(d, range, sizeof(range));
-	fprintf(f, "| `%s` | `%s` | %s | %s | %s |\n", d->path, *d->initial ? d->initial : "\"\"",
-		range, d->reload ? "SIGHUP" : "restart", d->doc);
-}
-
-int config_write_docs(FILE *f)
-{
-	fprintf(
-	    f,
-	    "# Configuration\n\n"
-	    "Made from the table in `user/core/config_fields.c` by `kilterd --config-docs`.\n\n"
-	    "YAML, by default `/etc/kilter/kilter.yaml`; every key has a default and the file is\n"
-	    "optional. A key is also a variable: `log.level` is `KILTER_LOG_LEVEL`. Flags win over\n"
-	    "variables, variables over the file; `kilter config show` says where each value is from.\n"
-	    "Durations are `250ms`, `10s`, `5m`, `1h`; sizes `64KiB`, `100MiB`. A file is at most 1 "
-	    "MiB; it has\none document, no anchors, aliases or tags, and no key twice.\n\n"
-	    "A fault is reported as `file:line:column: what, and what would be right`, all of them in "
-	    "one\nrun; `kilterd --check-config --config FILE` only looks. In the fourth column, "
-	    "\"SIGHUP\": a reload\napplies it; \"restart\": the running value stays until then, and "
-	    "the log names the key. A file with\na fault changes nothing.\n\n"
-	    "| key | default | values | changed by | meaning |\n|---|---|---|---|---|\n");
-	for (unsigned int i = 0; i < config_fields_count; i++)
-		doc_row(f, &config_fields[i]);
-	fprintf(f,
-		"\n## Policies\n\n"
-		"Each entry of `guard.policies` (at most %d), and `guard.defaults` for what no "
-		"policy matches;\n"
-		"`guard.defaults` has no `name` and nothing to match, and stands before "
-		"`guard.policies`,\n"
-		"which inherit from it. The most specific policy counts; [guard.md](guard.md) says "
-		"which that is\n"
-		"and what each number does.\n\n"
-		"| key | default | values | changed by | meaning |\n|---|---|---|---|---|\n",
-		CONFIG_POLICIES_MAX);
-	for (unsigned int i = 0; i < config_policy_fields_count; i++)
-		doc_row(f, &config_policy_fields[i]);
-	return ferror(f) ? -EIO : 0;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The configuration: one table of fields (config.c) drives decoding, validation, defaults,
+ * The configuration: one table of fields (config_fields.c) drives decoding, validation, defaults,
  * `kilter config show`, --help and docs/configuration.md. YAML through libyaml's events;
  * every fault is reported as "file:line:column: what, and what would be right", all
  * of them in one run; unknown and duplicate keys are faults; anchors and aliases are refused.
