@@ -70,7 +70,9 @@ all: $(B)/kilterd $(B)/kilter ## build both programs (the default)
 
 $(B)/kilterd $(B)/kilter: $(B)/%: $(B)/user/%.o $(B)/libkilter.a
 	$(call say,LINK)
-	$(Q)$(CC) $(ALLCFLAGS) $(ALLLDFLAGS) -o $@ $^ $(LDLIBS)
+	$(Q)$(CC) $(ALLCFLAGS) $(ALLLDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LDLIBS)
+
+$(B)/kilterd: $(patsubst %.c,$(B)/%.o,$(wildcard user/kilterd_*.c))
 
 $(B)/libkilter.a: $(LIB_OBJ)
 	$(call say,AR)

@@ -13,8 +13,6 @@
 #include <sys/utsname.h>
 
 #include <errno.h>
-#include <getopt.h>
-#include <grp.h>
 #include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
@@ -38,6 +36,7 @@
 #include "export/snapshot_build.h"
 #include "guard/guard.h"
 #include "health/health.h"
+#include "kilterd_flags.h"
 #include "model/model.h"
 #include "model/snapshot.h"
 #include "probe/adopt.h"
@@ -47,9 +46,6 @@
 #include "probe/probe.h"
 #include "probe/sampler.h"
 
-#define EXIT_RUNTIME	 1
-#define EXIT_USAGE	 2
-#define EXIT_KERNEL	 3
 #define SNAPSHOT_BYTES	 (512u << 20) /* address space of one area; pages come as they are used */
 #define PHASES_MAX	 8
 #define FRONT_GRACE_NS	 (5 * NS_PER_SEC)
@@ -57,7 +53,6 @@
 #define LISTENERS_TICKS	 5  /* accept queues are polled every so many ticks */
 #define COMMANDS_PER_RUN 16 /* then the tick gets its turn */
 #define FAULT_LEN	 512
-#define DEFAULT_CONFIG	 "/etc/kilter/kilter.yaml"
 
 struct agent {
 	struct config config;
@@ -89,21 +84,6 @@ struct agent {
 	uint64_t incomplete_until_ns;
 };
 
-static void usage(FILE *f)
-{
-	fprintf(
-	    f,
-	    "usage: kilterd [--config FILE] [--check-config] [--listen ADDR:PORT] [--socket PATH]\n"
-	    "               [--cgroup DIR] [--bpffs DIR] [--state-dir DIR] [--audit-file FILE]\n"
-	    "               [--log-level debug|info|warn|error] [--log-format json|console]\n"
-	    "               [--unpin] [--config-docs] [--version] [--help]\n"
-	    "\n"
-	    "Sees, from the kernel, how every service of this node is doing, and stops failures from\n"
-	    "spreading. Runs in the foreground. SIGTERM and SIGINT stop it, SIGHUP reloads the\n"
-	    "configuration and reopens the audit file. What it counted stays in the kernel, pinned\n"
-	    "below --bpffs, for the next start; --unpin removes it at the end.\n");
-}
-
 static void print_fault(void *ctx, const char *text)
 {
 	(void)ctx;
@@ -130,103 +110,6 @@ static void phase(struct agent *a, const char *name, const char *result)
 		a->phases[a->phases_count++] = (struct snapshot_phase_row){
 		    .name = name, .result = result, .took_ns = now - a->phase_start_ns};
 	a->phase_start_ns = now;
-}
-
-struct flags {
-	const char *file;
-	const char *values[16]; /* parallel to flag_fields */
-	bool check, unpin;
-};
-
-static const struct {
-	const char *flag, *field;
-} flag_fields[] = {
-    {"listen", "listen"},	{"socket", "socket"},	      {"cgroup", "cgroup"},
-    {"bpffs", "bpffs"},		{"state-dir", "state_dir"},   {"audit-file", "audit.file"},
-    {"log-level", "log.level"}, {"log-format", "log.format"},
-};
-#define FLAG_FIELDS (sizeof(flag_fields) / sizeof(flag_fields[0]))
-
-/* Returns an exit status, or -1 to go on. */
-static int parse_flags(int argc, char **argv, struct flags *f)
-{
-	enum {
-		OPT_CONFIG = 256,
-		OPT_CHECK,
-		OPT_UNPIN,
-		OPT_DOCS,
-		OPT_VERSION,
-		OPT_HELP
-	};
-	struct option options[FLAG_FIELDS + 8] = {{0}};
-	unsigned int n = 0;
-	int c;
-
-	for (; n < FLAG_FIELDS; n++)
-		options[n] =
-		    (struct option){flag_fields[n].flag, required_argument, NULL, (int)n + 1};
-	options[n++] = (struct option){"config", required_argument, NULL, OPT_CONFIG};
-	options[n++] = (struct option){"check-config", no_argument, NULL, OPT_CHECK};
-	options[n++] = (struct option){"unpin", no_argument, NULL, OPT_UNPIN};
-	options[n++] = (struct option){"config-docs", no_argument, NULL, OPT_DOCS};
-	options[n++] = (struct option){"version", no_argument, NULL, OPT_VERSION};
-	options[n] = (struct option){"help", no_argument, NULL, OPT_HELP};
-
-	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
-		switch (c) {
-		case OPT_CONFIG:
-			f->file = optarg;
-			break;
-		case OPT_CHECK:
-			f->check = true;
-			break;
-		case OPT_UNPIN:
-			f->unpin = true;
-			break;
-		case OPT_DOCS:
-			return config_write_docs(stdout) ? EXIT_RUNTIME : 0;
-		case OPT_VERSION:
-			printf("kilterd %s (%s)\n", KILTER_VERSION, KILTER_REVISION);
-			return 0;
-		case OPT_HELP:
-			usage(stdout);
-			return 0;
-		default:
-			if (c >= 1 && c <= (int)FLAG_FIELDS) {
-				f->values[c - 1] = optarg;
-				break;
-			}
-			usage(stderr);
-			return EXIT_USAGE;
-		}
-	}
-	if (optind < argc) {
-		fprintf(stderr, "kilterd: '%s': no argument is expected besides the flags\n",
-			argv[optind]);
-		return EXIT_USAGE;
-	}
-	return -1;
-}
-
-/* File, then environment, then flags: the later wins. */
-static int read_config(struct config *c, const struct flags *f, config_fault_fn fault, void *ctx)
-{
-	int err = 0;
-
-	config_defaults(c);
-	if (f->file || !access(DEFAULT_CONFIG, F_OK))
-		err = config_load(c, f->file ? f->file : DEFAULT_CONFIG, fault, ctx);
-	if (config_env(c, fault, ctx))
-		err = err ? err : -EINVAL;
-	for (unsigned int i = 0; i < FLAG_FIELDS; i++) {
-		char where[32];
-
-		snprintf(where, sizeof(where), "--%s", flag_fields[i].flag);
-		if (f->values[i] && config_set(c, flag_fields[i].field, f->values[i],
-					       CONFIG_ORIGIN_FLAG, where, fault, ctx))
-			err = err ? err : -EINVAL;
-	}
-	return err ? err : config_check(c, fault, ctx);
 }
 
 static void apply_log(const struct config *c)
@@ -481,81 +364,6 @@ static void tick(void *ctx, uint64_t missed)
 
 /* --- the front's commands --- */
 
-static void run_switch(struct agent *a, bool release, uint32_t uid, struct command_reply *reply)
-{
-	const char *still;
-
-	reply->err = guard_release(a->guard, release, uid);
-	still = guard_released(a->guard);
-	snprintf(reply->message, sizeof(reply->message), "%s",
-		 release      ? reply->err ? "the guard is released already"
-					   : "nothing is refused on this node until the guard is armed"
-		 : still      ? still
-		 : reply->err ? "the guard is armed already"
-			      : "the guard is armed");
-	if (!reply->err)
-		publish_snapshot(a);
-}
-
-static void run_command(struct agent *a, const struct command_request *req,
-			struct command_reply *reply)
-{
-	static const struct {
-		uint32_t op;
-		enum guard_action action;
-		const char *done;
-	} ops[] = {
-	    {COMMAND_CIRCUIT_TRIP, GUARD_TRIP, "tripped"},
-	    {COMMAND_CIRCUIT_RESET, GUARD_RESET, "reset"},
-	    {COMMAND_CIRCUIT_HOLD, GUARD_HOLD, "held"},
-	    {COMMAND_CIRCUIT_RELEASE, GUARD_RELEASE, "released"},
-	    {COMMAND_CIRCUIT_FORCE_OPEN, GUARD_FORCE_OPEN, "forced open"},
-	    {COMMAND_CIRCUIT_FORCE_CLOSED, GUARD_FORCE_CLOSED, "forced closed"},
-	    {COMMAND_CIRCUIT_DISABLE, GUARD_DISABLE, "disabled"},
-	    {COMMAND_LIMIT_SET, GUARD_LIMIT_SET, "has other limits"},
-	    {COMMAND_LIMIT_RESET, GUARD_LIMIT_RESET, "has its policy's limits"},
-	};
-	const struct guard_limits limits = {.rate_limit = req->rate_limit,
-					    .burst = req->burst,
-					    .max_connections = req->max_connections};
-
-	reply->id = req->id;
-	reply->err = -EINVAL;
-	snprintf(reply->message, sizeof(reply->message), "unknown command");
-	if (!memchr(req->target, 0, sizeof(req->target)))
-		return;
-	if (req->role != ROLE_ADMIN) {
-		reply->err = -EPERM;
-		snprintf(reply->message, sizeof(reply->message), "the admin role is required");
-		return;
-	}
-	if (req->op == COMMAND_GUARD_RELEASE || req->op == COMMAND_GUARD_ARM) {
-		run_switch(a, req->op == COMMAND_GUARD_RELEASE, req->uid, reply);
-		return;
-	}
-	for (unsigned int i = 0; i < sizeof(ops) / sizeof(ops[0]); i++) {
-		if (ops[i].op != req->op)
-			continue;
-		reply->err = guard_manual(a->guard, req->target, ops[i].action, &limits, req->uid,
-					  clock_boot_ns(), clock_real_ns());
-		if (!reply->err) {
-			snprintf(reply->message, sizeof(reply->message), "circuit %.150s %s",
-				 req->target, ops[i].done);
-			publish_snapshot(a); /* the next read sees it */
-		} else {
-			snprintf(reply->message, sizeof(reply->message), "circuit %.120s: %s",
-				 req->target,
-				 reply->err == -ENOENT	   ? "there is no circuit of that name"
-				 : reply->err == -EALREADY ? "it is in that state already"
-				 : reply->err == -EPERM	   ? "its destination is protected"
-				 : reply->err == -EINVAL   ? "a limit is out of range"
-				 : reply->err == -EBUSY	   ? "it is forced: release it first"
-							   : strerror(-reply->err));
-		}
-		return;
-	}
-}
-
 static void on_command(void *ctx, int fd, uint32_t events)
 {
 	struct agent *a = ctx;
@@ -569,7 +377,8 @@ static void on_command(void *ctx, int fd, uint32_t events)
 		if (n != sizeof(req)) /* nothing, or not ours: the front is not trusted */
 			return;
 		memset(&reply, 0, sizeof(reply));
-		run_command(a, &req, &reply);
+		if (command_run(a->guard, &req, &reply))
+			publish_snapshot(a); /* the next read sees it */
 		send(fd, &reply, sizeof(reply), MSG_DONTWAIT | MSG_NOSIGNAL);
 	}
 }
@@ -675,7 +484,7 @@ static void on_hangup(void *ctx, int signo)
 
 	(void)signo;
 	audit_reopen(a->audit);
-	if (!fresh || read_config(fresh, the_flags, log_fault, text)) {
+	if (!fresh || flags_read_config(fresh, the_flags, log_fault, text)) {
 		log_warn("the configuration stays as it was");
 		bus_publish(&(struct bus_event){.kind = BUS_CONFIG_REJECTED,
 						.subject = "configuration",
@@ -1018,12 +827,12 @@ int main(int argc, char **argv)
 {
 	static struct agent a; /* large: a configuration holds 256 policies */
 	struct flags flags = {0};
-	int status = parse_flags(argc, argv, &flags);
+	int status = flags_parse(argc, argv, &flags);
 
 	if (status >= 0)
 		return status;
 	the_flags = &flags;
-	if (read_config(&a.config, &flags, print_fault, NULL))
+	if (flags_read_config(&a.config, &flags, print_fault, NULL))
 		return EXIT_USAGE;
 	if (flags.check) {
 		printf("%s: good\n", a.config.file[0] ? a.config.file : "built-in defaults");

@@ -6,7 +6,10 @@
 #ifndef KILTER_API_COMMAND_H
 #define KILTER_API_COMMAND_H
 
+#include <stdbool.h>
 #include <stdint.h>
+
+struct guard;
 
 enum command_op {
 	COMMAND_CIRCUIT_TRIP = 1,
@@ -49,5 +52,9 @@ struct command_reply {
 
 _Static_assert(sizeof(struct command_request) == 328, "no holes");
 _Static_assert(sizeof(struct command_reply) == 208, "no holes");
+
+/* The agent's side: does what the request says, as far as its role may, and fills the whole reply
+ * in. True when it did something, which the next snapshot is to show. */
+bool command_run(struct guard *g, const struct command_request *req, struct command_reply *reply);
 
 #endif
