@@ -117,7 +117,7 @@ static __noinline int decide(struct bpf_sock_addr *ctx, const struct kilter_peer
 	to = intern_peer(peer);
 	if (s)
 		give_up(s, ctx->protocol);
-	__builtin_memset(&t, 0, sizeof(t)); /* guard_check() does as well, where it is asked */
+	__builtin_memset(&t, 0, sizeof(t)); /* read below, also where guard_check() was not asked */
 	if (ctx->protocol == IPPROTO_TCP || ctx->protocol == IPPROTO_MPTCP)
 		verdict = guard_check(workload, to, peer->family, true, now_ns, &p, &t);
 	if (verdict == GUARD_REFUSE) {

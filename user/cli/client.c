@@ -16,8 +16,9 @@
 #include "core/clock.h"
 
 #define ANSWER_MAX (256u << 20)
-#define TIMEOUT_NS (HTTP_COMMAND_NS + 2 * NS_PER_SEC) /* so that we hear of a 504 */
 #define HEAD_MAX   (64u << 10)
+/* The front gives up first: we hear its 504. */
+#define TIMEOUT_NS (HTTP_COMMAND_NS + 2 * NS_PER_SEC)
 
 /* The value of header `name` within the head [at, end), or NULL. */
 static const char *header(const char *at, const char *end, const char *name, size_t *ret_len)

@@ -124,7 +124,8 @@ static int switch_all(struct cli *c, bool release)
 		if (!status || !release || geteuid() ||
 		    (c->http_status >= 400 && c->http_status < 500))
 			return status;
-		/* Its front answers and it does not: hung, or starved. Or both say nothing. */
+		/* 504: the front lives, the agent is hung or starved. Or the front fell silent
+		 * since. To turn a switch that is on already harms nobody. */
 	} else if (!release) {
 		fprintf(stderr, "kilter: circuits arm: the daemon is needed for that: %s: %s\n",
 			c->socket, strerror(-err));

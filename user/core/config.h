@@ -65,7 +65,7 @@ struct config_policy {
 	uint64_t slow_call_ns;	       /* a call is slow beyond it; default 1 s */
 	uint32_t minimum_requests;     /* in window, before the ratio counts; default 20 */
 	bool window_counts;	       /* the window is the last window_calls calls */
-	uint64_t window_ns;	       /* 10 s .. 1 h; default 10 s */
+	uint64_t window_ns;	       /* 1 s .. 1 h; default 10 s */
 	uint32_t window_calls;	       /* default 100 */
 	uint64_t base_open_ns;	       /* default 5 s */
 	uint64_t max_open_ns;	       /* back-off doubles up to this; default 120 s */
@@ -152,10 +152,9 @@ struct config {
 	} guard;
 
 	struct {
-		char token_file[CONFIG_PATH_LEN]; /* reserved: TCP is read-only without it */
-		uint32_t max_connections;	  /* 64 */
-		uint32_t max_connections_per_ip;  /* 32 */
-		uint64_t request_timeout_ns;	  /* 10 s for a whole request */
+		uint32_t max_connections;	 /* 64 */
+		uint32_t max_connections_per_ip; /* 32 */
+		uint64_t request_timeout_ns;	 /* 10 s for a whole request */
 	} api;
 
 	char file[CONFIG_PATH_LEN]; /* the file it was read from, or "" */
