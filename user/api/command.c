@@ -66,13 +66,7 @@ bool command_run(struct guard *g, const struct command_request *req, struct comm
 				 req->target, ops[i].done);
 		} else {
 			snprintf(reply->message, sizeof(reply->message), "circuit %.120s: %s",
-				 req->target,
-				 reply->err == -ENOENT	   ? "there is no circuit of that name"
-				 : reply->err == -EALREADY ? "it is in that state already"
-				 : reply->err == -EPERM	   ? "its destination is protected"
-				 : reply->err == -EINVAL   ? "a limit is out of range"
-				 : reply->err == -EBUSY	   ? "it is forced: release it first"
-							   : strerror(-reply->err));
+				 req->target, guard_manual_str(reply->err));
 		}
 		return !reply->err;
 	}

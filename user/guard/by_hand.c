@@ -2,6 +2,7 @@
 /* What somebody does to a circuit or its limits. */
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "core/bus.h"
 #include "guard/internal.h"
@@ -10,6 +11,23 @@ bool guard_limits_valid(const struct guard_limits *l)
 {
 	return l->rate_limit >= 0 && l->rate_limit <= GUARD_RATE_MAX && l->burst >= 1 &&
 	       l->burst <= 1000000 && l->max_connections <= 1000000;
+}
+
+const char *guard_manual_str(int err)
+{
+	switch (err) {
+	case -ENOENT:
+		return "there is no circuit of that name";
+	case -EALREADY:
+		return "it is in that state already";
+	case -EPERM:
+		return "its destination is protected";
+	case -EINVAL:
+		return "a limit is out of range";
+	case -EBUSY:
+		return "it is forced: release it first";
+	}
+	return strerror(-err);
 }
 
 /* 0: done. */
@@ -109,15 +127,9 @@ int guard_manual(struct guard *g, const char *name, enum guard_action action,
 	from = e->c.state;
 	snprintf(who, sizeof(who), "by hand, uid %u", uid);
 	err = act(g, e, action, limits, who);
-	if (err == -EPERM)
-		why = "its destination is protected";
-	else if (err == -EINVAL)
-		why = "a limit is out of range";
-	else if (err == -EBUSY)
-		why = "it is forced: release it first";
-	else if (err)
-		why = "it is in that state already";
-	else if (action == GUARD_LIMIT_SET) {
+	if (err) {
+		why = guard_manual_str(err);
+	} else if (action == GUARD_LIMIT_SET) {
 		snprintf(reason, sizeof(reason), "rate_limit %g, burst %u, max_connections %u",
 			 e->limits.rate_limit, e->limits.burst, e->limits.max_connections);
 		why = reason;

@@ -104,11 +104,13 @@ enum guard_action {
 	GUARD_LIMIT_SET,
 	GUARD_LIMIT_RESET, /* back to the policy's, and its bucket is full again */
 };
-/* By hand. -ENOENT no such circuit, -EALREADY, -EPERM protected, -EBUSY forced. Audited through the
- * bus. limits: of GUARD_LIMIT_SET. */
+/* By hand. -ENOENT no such circuit, -EALREADY, -EPERM protected, -EBUSY forced, -EINVAL a limit.
+ * Audited through the bus. limits: of GUARD_LIMIT_SET. */
 int guard_manual(struct guard *g, const char *name, enum guard_action action,
 		 const struct guard_limits *limits, uint32_t uid, uint64_t boot_ns,
 		 uint64_t real_ns);
+/* Such an errno as a sentence for whoever did it. */
+const char *guard_manual_str(int err);
 /* The switch: while released nothing is refused. -EALREADY. */
 int guard_release(struct guard *g, bool release, uint32_t uid);
 /* NULL, or why nothing is refused. */
