@@ -100,7 +100,7 @@ static void log_fault(void *ctx, const char *text)
 		snprintf(first, FAULT_LEN, "%s", text);
 }
 
-/* --- start --- */
+/* --- what starting needs --- */
 
 static void phase(struct agent *a, const char *name, const char *result)
 {
@@ -524,6 +524,8 @@ static void on_stop(void *ctx, int signo)
 	loop_stop(a->loop, 0);
 }
 
+/* --- figures about itself --- */
+
 static void map_memory(void *ctx, selfstat_emit_fn emit, void *emit_ctx)
 {
 	const struct agent *a = ctx;
@@ -559,6 +561,8 @@ static struct selfstat own_stats[] = {
      .type = SELFSTAT_COUNTER,
      .collect = events_seen},
 };
+
+/* --- start and stop --- */
 
 /* One number for "these counters, of this boot" (FNV-1a); 0: not known. */
 static uint64_t losses_origin(int drops_fd)
