@@ -2,7 +2,7 @@
 /*
  * An agent without BPF for front_test.py: publishes a made-up snapshot every 50 ms, answers
  * commands, and says on stdout what happens: "worker PID", "late N", "command OP TARGET".
- *   front_host ADDR:PORT SOCKET         until SIGTERM
+ *   front_host ADDR:PORT SOCKET [SERIES] until SIGTERM
  *   front_host --render SERIES          CPU time of one scrape with so many lines
  */
 #include <sys/epoll.h>
@@ -31,7 +31,7 @@ struct host {
 	struct snapshot_writer *w;
 	struct loop *loop;
 	uint64_t ticks, late, last_ns, commands;
-	uint32_t front_pid;
+	uint32_t front_pid, series;
 };
 
 static void series(struct snapshot_writer *w, uint32_t i)
@@ -105,7 +105,7 @@ static void on_tick(void *ctx, uint64_t missed)
 	if (h->last_ns && now - h->last_ns > HOST_LATE_NS)
 		printf("late %llu\n", (unsigned long long)++h->late);
 	h->last_ns = now;
-	fill(h->w, 64, ++h->ticks, h->front_pid);
+	fill(h->w, h->series, ++h->ticks, h->front_pid);
 }
 
 static void on_notice(void *ctx, int fd, uint32_t events)
@@ -143,6 +143,22 @@ static void on_signal(void *ctx, int signo)
 	loop_stop(((struct host *)ctx)->loop, 0);
 }
 
+/* One text, piece by piece. */
+static int render_once(struct snapshot_reader *r, struct snapshot *s, size_t *ret_len)
+{
+	struct prometheus *p = NULL;
+	const char *piece;
+	size_t n;
+	int err = snapshot_read(r, s);
+
+	if (!err)
+		err = prometheus_new(&p, s, false);
+	for (*ret_len = 0; !err && !prometheus_done(p); *ret_len += n)
+		err = prometheus_next(p, NULL, 0, &piece, &n);
+	prometheus_free(&p);
+	return err;
+}
+
 static int render(uint32_t lines)
 {
 	struct snapshot_reader *r = NULL;
@@ -150,7 +166,6 @@ static int render(uint32_t lines)
 	struct snapshot s = {0};
 	uint64_t start, best = UINT64_MAX;
 	size_t len = 0;
-	char *text;
 	int err = snapshot_writer_new(&w, 512u << 20);
 
 	if (!err)
@@ -160,13 +175,9 @@ static int render(uint32_t lines)
 	fill(w, lines / LINES_PER_SERIES, 1, 0);
 	for (int i = 0; i < 5 && !err; i++) {
 		start = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
-		err = snapshot_read(r, &s);
-		if (!err)
-			err = prometheus_render(&s, false, NULL, 0, &text, &len);
+		err = render_once(r, &s, &len);
 		start = clock_ns(CLOCK_PROCESS_CPUTIME_ID) - start;
 		best = start < best ? start : best;
-		if (!err)
-			free(text);
 	}
 	printf("{\"lines\":%u,\"bytes\":%zu,\"cpu_ms\":%.2f}\n", lines, len, (double)best / 1e6);
 	snapshot_done(&s);
@@ -178,7 +189,7 @@ static int render(uint32_t lines)
 int main(int argc, char **argv)
 {
 	static struct config config;
-	struct host h = {0};
+	struct host h = {.series = 64};
 	struct front *f = NULL;
 	int err;
 
@@ -189,6 +200,8 @@ int main(int argc, char **argv)
 	}
 	if (argc < 3)
 		return 2;
+	if (argc == 4)
+		h.series = (uint32_t)strtoul(argv[3], NULL, 10);
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	config_defaults(&config);
 	snprintf(config.listen, sizeof(config.listen), "%s", argv[1]);

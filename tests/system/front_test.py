@@ -23,6 +23,7 @@ BUILD = os.path.join(ROOT, os.environ.get("B", "build"))
 HOST = os.path.join(BUILD, "tests/system/front_host")
 WAIT_SECONDS = 20
 CONNECTIONS = 32  # front_host's api.max_connections
+SERIES = 8000     # more than buffers of sockets hold: 20 MiB of text
 
 
 class Front(unittest.TestCase):
@@ -39,8 +40,8 @@ class Front(unittest.TestCase):
         self.addCleanup(self.out.close)
         self.start()
 
-    def start(self):
-        self.host = subprocess.Popen([HOST, f"127.0.0.1:{self.port}", self.path],  # pylint: disable=consider-using-with
+    def start(self, *args):
+        self.host = subprocess.Popen([HOST, f"127.0.0.1:{self.port}", self.path, *args],  # pylint: disable=consider-using-with
                                      stdout=self.out, stderr=self.out)
         self.addCleanup(self.end, self.host)
         self.wait("it is ready", self.ready)
@@ -103,6 +104,70 @@ class Front(unittest.TestCase):
         _, body, _ = self.ask(path="/metrics")
         return {l.rsplit(" ", 1)[0]: float(l.rsplit(" ", 1)[1]) for l in body.decode().splitlines()
                 if l.startswith(name)}
+
+
+class Long(Front):
+    """An exposition that is made while it is sent."""
+
+    def start(self, *args):
+        super().start(str(SERIES), *args)
+
+    def assert_whole(self, body, end=b"\n"):
+        self.assertTrue(body.endswith(end))
+        lines = body.splitlines()
+        samples = [l.rsplit(b" ", 1)[0] for l in lines if not l.startswith(b"#")]
+        self.assertEqual(len(set(samples)), len(samples), "a sample is there twice")
+        types = [l.split()[2] for l in lines if l.startswith(b"# TYPE")]
+        self.assertEqual(len(set(types)), len(types), "a family is there twice")
+        for role in (b"server", b"client"):
+            self.assertEqual(sum(l.startswith(b"http_" + role + b"_request_duration_seconds_count{") for l in samples), SERIES // 2)
+        self.assertIn(b'kilter_http_older_snapshots_total{path="/metrics"}', samples)
+
+    def test_it_is_whole_in_every_form(self):
+        _, plain, headers = self.ask(path="/metrics")
+        self.assertEqual(headers["Transfer-Encoding"], "chunked")
+        self.assert_whole(plain)
+        _, zipped, headers = self.ask(path="/metrics", Accept_Encoding="gzip")
+        self.assertEqual(headers["Content-Encoding"], "gzip")
+        self.assert_whole(gzip.decompress(zipped))
+        self.assert_whole(self.ask(path="/metrics", Accept="application/openmetrics-text")[1], b"\n# EOF\n")
+        self.assertEqual(self.ask("HEAD", "/metrics")[:2], (200, b""))
+        self.assert_whole(self.raw(b"GET /metrics HTTP/1.0\r\n\r\n").split(b"\r\n\r\n", 1)[1])  # no chunks there
+        self.assert_never_late()
+
+    def test_slow_readers_shut_nobody_out_and_get_what_they_began(self):
+        slow = []
+        for _ in range(4):
+            tick = self.ticks()
+            s = socket.create_connection(("127.0.0.1", self.port), timeout=10)
+            s.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+            slow.append((tick, s, s.recv(1000)))
+            self.wait("another snapshot is there", lambda t=tick: self.ticks() > t + 1)
+        other = self.ask(path="/metrics")[1]
+        bodies = []
+        for _, s, body in slow:  # all of them before their time is up
+            with s:
+                while chunk := s.recv(1 << 20):
+                    body += chunk
+            bodies.append(body.split(b"\r\n\r\n", 1)[1])
+        self.assert_whole(other)
+        self.assertGreater(int(re.search(rb"^kilter_http_older_snapshots_total\{.*\} (\d+)$", other, re.M).group(1)), 0)
+        began = []
+        for body in bodies:
+            self.assert_whole(body)
+            began.append(int(re.search(rb"^kilter_ticks_total (\d+)$", body, re.M).group(1)))
+        self.assertGreaterEqual(began[0], slow[0][0])
+        self.assertGreaterEqual(began[1], slow[1][0])
+        self.assertEqual(began[2:], [began[1]] * 2, "no more than two are held")
+
+    def test_readers_that_leave_are_forgotten(self):
+        for _ in range(3 * CONNECTIONS):
+            s = socket.create_connection(("127.0.0.1", self.port), timeout=10)
+            s.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept-Encoding: gzip\r\n\r\n")
+            s.recv(1000)
+            s.close()
+        self.assert_whole(self.ask(path="/metrics")[1])
+        self.assertEqual(len(self.workers()), 1)
 
 
 class Rights(Front):
@@ -335,7 +400,7 @@ class Http(Front):
         self.assertEqual(self.ask(path="/api/v1/circuits/nothing")[0], 404)
         self.assertEqual(self.ask(path="/api/v1/circuits/%zz")[0], 400)
         self.assertEqual(self.ask(path="/api/v1/circuits/web%20-%3E%20192.0.2.1%3A80")[0], 200)
-        status, body, headers = self.ask("HEAD", "/metrics")
+        status, body, headers = self.ask("HEAD", "/api/openapi.json")
         self.assertEqual((status, body), (200, b""))
         self.assertGreater(int(headers["Content-Length"]), 1000)
 

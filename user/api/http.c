@@ -24,14 +24,17 @@
 #include "api/head.h"
 #include "api/negotiate.h"
 #include "api/routes.h"
+#include "api/stream.h"
 #include "core/clock.h"
 
 #define HTTP_SWEEP_NS	   (250 * NS_PER_MS)
 #define HTTP_ACCEPT_BATCH  32u
 #define HTTP_MHD_MEMORY	   (64u << 10) /* of one connection: a head of 16 KiB fits twice */
 #define HTTP_GZIP_MIN	   1024u
+#define HTTP_STREAM_BYTES  (32u << 10) /* asked of a stream at a time */
 #define HTTP_STATUSES	   24u
 #define COMMAND_TEXT	   (API_NAME_MAX + 96)
+#define HTTP_OWN	   3u  /* families about the server itself */
 #define HTTP_IDEMPOTENT	   64u /* answers remembered */
 #define HTTP_IDEMPOTENT_NS (10 * 60 * NS_PER_SEC)
 
@@ -68,7 +71,8 @@ struct request {
 	char id[64];
 	char key[64]; /* Idempotency-Key or "" */
 	struct api_reply reply;
-	bool waiting; /* suspended for a command's reply */
+	const struct snapshot *snapshot; /* with reply.text: held */
+	bool waiting;			 /* suspended for a command's reply */
 	bool answered;
 	uint64_t command_id, command_deadline_ns;
 	struct MHD_Connection *connection;
@@ -98,8 +102,9 @@ struct http {
 	unsigned int by_fd_count, conns_count;
 	char listen_host[64];
 	bool any_address;
-	struct snapshot_reader *reader;
-	struct snapshot snapshot;
+	struct moments *moments;
+	struct prometheus_family own[HTTP_OWN];
+	struct prometheus_row older;
 	struct prometheus_row codes[HTTP_STATUSES];
 	char code_names[HTTP_STATUSES][8];
 	int code_values[HTTP_STATUSES];
@@ -149,6 +154,7 @@ static void count_status(struct http *h, int status)
 	h->code_values[h->codes_count] = status;
 	h->codes[h->codes_count].value = h->code_names[h->codes_count];
 	h->codes[h->codes_count++].n = 1;
+	h->own[0].count = h->codes_count;
 }
 
 static void make_id(char id[static 64])
@@ -465,6 +471,15 @@ static void stop_waiting(struct http *h, struct request *r)
 	r->waiting = false;
 }
 
+/* Of an answer that is not sent in the end. */
+static void drop_text(struct http *h, struct request *r)
+{
+	if (!r->reply.text)
+		return;
+	prometheus_free(&r->reply.text);
+	moments_release(h->moments, r->snapshot);
+}
+
 static void on_completed(void *cls, struct MHD_Connection *connection, void **req_cls,
 			 enum MHD_RequestTerminationCode code)
 {
@@ -476,6 +491,7 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **re
 		return;
 	if (r->waiting)
 		stop_waiting(cls, r);
+	drop_text(cls, r);
 	free(r->reply.body);
 	free(r);
 	*req_cls = NULL;
@@ -524,30 +540,70 @@ static void command_text(const struct command_request *q, char ret[static COMMAN
 		 q->max_connections);
 }
 
+static ssize_t on_stream(void *cls, uint64_t pos, char *buf, size_t max)
+{
+	int64_t n = stream_read(cls, buf, max);
+
+	(void)pos;
+	if (n < 0) /* the client sees an answer that was cut off */
+		return MHD_CONTENT_READER_END_WITH_ERROR;
+	return n ? (ssize_t)n : MHD_CONTENT_READER_END_OF_STREAM;
+}
+
+static void on_stream_end(void *cls)
+{
+	struct stream *s = cls;
+
+	stream_free(&s);
+}
+
+static struct MHD_Response *respond_in_pieces(struct http *h, struct request *r, bool zipped)
+{
+	struct MHD_Response *response;
+	struct stream *s = NULL;
+
+	if (stream_new(&s, h->moments, r->snapshot, &r->reply.text, &r->reply.body, r->reply.len,
+		       zipped, h->own, HTTP_OWN, &h->refused[REFUSED_MEMORY].n))
+		return NULL;
+	response = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, HTTP_STREAM_BYTES, on_stream,
+						     s, on_stream_end);
+	if (!response)
+		stream_free(&s);
+	return response;
+}
+
+/* *zipped: it may be. */
+static struct MHD_Response *respond_at_once(struct api_reply *reply, bool *zipped)
+{
+	struct MHD_Response *response;
+	size_t len;
+	char *z = *zipped && reply->body && reply->len >= HTTP_GZIP_MIN
+		      ? gzip(reply->body, reply->len, &len)
+		      : NULL;
+
+	*zipped = z != NULL;
+	if (z) {
+		free(reply->body);
+		reply->body = z;
+		reply->len = len;
+	}
+	response = MHD_create_response_from_buffer(reply->len, reply->body, MHD_RESPMEM_MUST_FREE);
+	if (response)
+		reply->body = NULL;
+	return response;
+}
+
 static enum MHD_Result answer(struct http *h, struct request *r)
 {
 	struct api_reply *reply = &r->reply;
-	struct MHD_Response *response;
-	bool zipped = false;
+	bool zipped = negotiate_gzip(header(r->connection, "Accept-Encoding"));
+	struct MHD_Response *response =
+	    reply->text ? respond_in_pieces(h, r, zipped) : respond_at_once(reply, &zipped);
 	char took[32];
 	enum MHD_Result ok;
 
-	if (reply->body && reply->len >= HTTP_GZIP_MIN &&
-	    negotiate_gzip(header(r->connection, "Accept-Encoding"))) {
-		size_t len;
-		char *z = gzip(reply->body, reply->len, &len);
-
-		if (z) {
-			free(reply->body);
-			reply->body = z;
-			reply->len = len;
-			zipped = true;
-		}
-	}
-	response = MHD_create_response_from_buffer(reply->len, reply->body, MHD_RESPMEM_MUST_FREE);
 	if (!response)
 		return MHD_NO;
-	reply->body = NULL;
 	snprintf(took, sizeof(took), "%.6f",
 		 (double)(clock_ns(CLOCK_MONOTONIC) - r->start_ns) / 1e9);
 	if (reply->type)
@@ -700,20 +756,6 @@ static bool send_command(struct http *h, struct request *r, struct conn *c)
 static bool dispatch(struct http *h, struct request *r, struct conn *c, const char *method,
 		     const char *url)
 {
-	struct prometheus_family own[] = {
-	    {.name = "kilter_http_requests_total",
-	     .help = "Requests this endpoint answered.",
-	     .label = "code",
-	     .counter = true,
-	     .rows = h->codes,
-	     .count = h->codes_count},
-	    {.name = "kilter_http_connections_refused_total",
-	     .help = "Connections this endpoint closed without serving them.",
-	     .label = "reason",
-	     .counter = true,
-	     .rows = h->refused,
-	     .count = REFUSALS},
-	};
 	struct api_request q = {
 	    .method = method,
 	    .path = url,
@@ -726,8 +768,8 @@ static bool dispatch(struct http *h, struct request *r, struct conn *c, const ch
 	    .unix_socket = c->is_unix,
 	    .uid = c->uid,
 	    .role = c->is_unix && c->uid_known && !c->uid ? ROLE_ADMIN : ROLE_VIEWER,
-	    .own = own,
-	    .own_count = sizeof(own) / sizeof(own[0]),
+	    .own = h->own,
+	    .own_count = HTTP_OWN,
 	};
 	const char *key = header(r->connection, "Idempotency-Key");
 	struct remembered *m;
@@ -738,9 +780,21 @@ static bool dispatch(struct http *h, struct request *r, struct conn *c, const ch
 		return true;
 	}
 	snprintf(r->key, sizeof(r->key), "%s", key ? key : "");
-	if (!snapshot_read(h->reader, &h->snapshot))
-		q.snapshot = &h->snapshot;
+	q.snapshot = moments_latest(h->moments);
 	api_dispatch(&q, &r->reply);
+	if (r->reply.text && !moments_hold(h->moments, q.snapshot)) {
+		/* Slow readers hold all that may be held: none of them shuts the others out, and
+		 * theirs is no older than api.request_timeout. */
+		h->older.n++;
+		prometheus_free(&r->reply.text);
+		free(r->reply.body);
+		r->reply = (struct api_reply){0};
+		q.snapshot = moments_held(h->moments);
+		api_dispatch(&q, &r->reply);
+		if (r->reply.text)
+			moments_hold(h->moments, q.snapshot);
+	}
+	r->snapshot = r->reply.text ? q.snapshot : NULL;
 	if (r->reply.status != API_ASYNC)
 		return true;
 	command_text(&r->reply.command, path);
@@ -833,6 +887,32 @@ static int start_mhd(struct http *h)
 	return 0;
 }
 
+static void about_itself(struct http *h)
+{
+	h->own[0] = (struct prometheus_family){.name = "kilter_http_requests_total",
+					       .help = "Requests this endpoint answered.",
+					       .label = "code",
+					       .counter = true,
+					       .rows = h->codes};
+	h->own[1] = (struct prometheus_family){
+	    .name = "kilter_http_connections_refused_total",
+	    .help = "Connections this endpoint closed without serving them.",
+	    .label = "reason",
+	    .counter = true,
+	    .rows = h->refused,
+	    .count = REFUSALS};
+	h->own[2] = (struct prometheus_family){
+	    .name = "kilter_http_older_snapshots_total",
+	    .help = "Answers made from the snapshot of one under way: slow readers held the rest.",
+	    .label = "path",
+	    .counter = true,
+	    .rows = &h->older,
+	    .count = 1};
+	h->older.value = "/metrics";
+	for (int i = 0; i < REFUSALS; i++)
+		h->refused[i].value = refusal_names[i];
+}
+
 int http_new(struct http **ret, struct loop *l, const struct http_options *o)
 {
 	struct http *h = calloc(1, sizeof(*h));
@@ -848,15 +928,14 @@ int http_new(struct http **ret, struct loop *l, const struct http_options *o)
 	h->command_fd = o->command_fd;
 	/* A command of a worker that died must not be taken for one of ours. */
 	h->next_command = clock_boot_ns();
-	for (int i = 0; i < REFUSALS; i++)
-		h->refused[i].value = refusal_names[i];
+	about_itself(h);
 	h->by_fd_count = o->config->api.max_connections + HTTP_FDS_EXTRA;
 	h->by_fd = calloc(h->by_fd_count, sizeof(struct conn *));
 	err = h->by_fd ? 0 : -ENOMEM;
 	if (!err && *o->config->listen)
 		err = http_split_listen(o->config->listen, h->listen_host, &port, &h->any_address);
 	if (!err)
-		err = snapshot_reader_open(&h->reader, o->snapshot_fd);
+		err = moments_new(&h->moments, o->snapshot_fd);
 	if (!err)
 		err = start_mhd(h);
 	if (!err)
@@ -899,8 +978,7 @@ void http_free(struct http **ph)
 		MHD_stop_daemon(h->mhd); /* calls on_completed and on_connection for each */
 	while (h->conns)
 		conn_close(h->conns);
-	snapshot_done(&h->snapshot);
-	snapshot_reader_free(&h->reader);
+	moments_free(&h->moments);
 	for (unsigned int i = 0; i < HTTP_IDEMPOTENT; i++)
 		free(h->remembered[i].body);
 	free(h->by_fd);

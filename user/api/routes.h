@@ -40,6 +40,7 @@ struct api_reply {
 	const char *type; /* static */
 	char *body;	  /* malloc()ed */
 	size_t len;
+	struct prometheus *text;	/* that body is the first piece of; NULL: body is all */
 	char allow[64];			/* of a 405 */
 	struct command_request command; /* with API_ASYNC: to be sent */
 };

@@ -2,6 +2,7 @@
 /* What can be read. Lists are pages of one snapshot table; a cursor is a row's number. */
 #include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "api/negotiate.h"
@@ -574,9 +575,11 @@ void api_get_startup(struct api_request *r, struct api_reply *reply)
 	verdict(reply, node_of(r->snapshot), "started", "starting");
 }
 
+/* What there is of a few services is one piece; what is more is made as it is sent. */
 void api_get_metrics(struct api_request *r, struct api_reply *reply)
 {
 	int openmetrics = 0, text = 0, err;
+	const char *piece = NULL;
 
 	if (r->accept && *r->accept) {
 		openmetrics = negotiate_weight(r->accept, "application/openmetrics-text");
@@ -585,12 +588,18 @@ void api_get_metrics(struct api_request *r, struct api_reply *reply)
 		if (!strstr(r->accept, "application/openmetrics-text"))
 			openmetrics = 0;
 	}
-	err = prometheus_render(r->snapshot, openmetrics > 0 && openmetrics >= text, r->own,
-				r->own_count, &reply->body, &reply->len);
-	if (err) {
+	err = prometheus_new(&reply->text, r->snapshot, openmetrics > 0 && openmetrics >= text);
+	if (!err)
+		err = prometheus_next(reply->text, r->own, r->own_count, &piece, &reply->len);
+	reply->body = err ? NULL : malloc(reply->len);
+	if (!reply->body) {
+		prometheus_free(&reply->text);
 		api_problem(reply, 500, "the metrics do not fit in memory");
 		return;
 	}
+	memcpy(reply->body, piece, reply->len);
+	if (prometheus_done(reply->text))
+		prometheus_free(&reply->text);
 	reply->status = 200;
 	reply->type = openmetrics > 0 && openmetrics >= text ? PROMETHEUS_OPENMETRICS_TYPE
 							     : PROMETHEUS_TEXT_TYPE;

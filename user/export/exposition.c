@@ -25,7 +25,7 @@ static char *room(struct exposition_text *o, size_t n)
 	cap = o->cap ? o->cap : 4096;
 	while (cap < o->len + n)
 		cap *= 2;
-	if (cap > 2 * EXPOSITION_BYTES_MAX || o->len + n > EXPOSITION_BYTES_MAX) {
+	if (o->len + n > EXPOSITION_PIECE_MAX) {
 		o->err = -E2BIG;
 		return NULL;
 	}
@@ -190,24 +190,18 @@ void exposition_label_u64(struct exposition *x, const char *name, uint64_t v)
 	exposition_label(x, name, buf);
 }
 
-bool exposition_family(struct exposition *x, const char *name, const char *type, const char *help)
+/* Into x->name, without _total. False when one of this name was written already. */
+static bool remember(struct exposition *x, const char *name)
 {
-	size_t n = strlen(name), *families;
+	size_t n = strlen(name);
+	char(*families)[EXPOSITION_NAME_LEN];
 
-	x->counter = !strcmp(type, "counter");
-	if (x->counter && n > 6 && !strcmp(name + n - 6, "_total"))
+	if (n > 6 && !strcmp(name + n - 6, "_total"))
 		n -= 6;
-	else if (x->counter && x->openmetrics)
-		type = "unknown"; /* a counter's samples must end in _total there */
-	if (n >= sizeof(x->name))
+	if (n >= EXPOSITION_NAME_LEN)
 		return false;
-	memcpy(x->name, name, n);
-	x->name[n] = '\0';
-	x->counter = x->counter && name[n];
 	for (unsigned int i = 0; i < x->families_count; i++)
-		if (x->out.buf && !strncmp(x->out.buf + x->families[i], x->name, n) &&
-		    (x->out.buf[x->families[i] + n] == ' ' ||
-		     !strncmp(x->out.buf + x->families[i] + n, "_total ", 7)))
+		if (!strncmp(x->families[i], name, n) && !x->families[i][n])
 			return false;
 	families = reallocarray(x->families, x->families_count + 1, sizeof(*families));
 	if (!families) {
@@ -215,8 +209,45 @@ bool exposition_family(struct exposition *x, const char *name, const char *type,
 		return false;
 	}
 	x->families = families;
+	memset(families[x->families_count], 0, sizeof(*families));
+	memcpy(families[x->families_count++], name, n);
+	return true;
+}
+
+/* What its samples are called: a counter's name without _total, which line() puts back. */
+static void name_samples(struct exposition *x, const char *name, bool counter)
+{
+	size_t n = strlen(name);
+
+	x->counter = counter && n > 6 && !strcmp(name + n - 6, "_total");
+	snprintf(x->name, sizeof(x->name), "%.*s", (int)(x->counter ? n - 6 : n), name);
+}
+
+bool exposition_family(struct exposition *x, const char *name, const char *type, const char *help)
+{
+	unsigned int at = x->seen++;
+	bool counter = !strcmp(type, "counter");
+
+	if (x->out.err || x->full || at + 1 < x->written || (at + 1 == x->written && !x->half))
+		return false;
+	if (at + 1 == x->written) {
+		name_samples(x, name, counter);
+		return true;
+	}
+	/* The one before it is complete. */
+	x->half = false;
+	x->row = 0;
+	if (x->out.len >= EXPOSITION_PIECE_BYTES) {
+		x->full = true;
+		return false;
+	}
+	x->written = at + 1;
+	if (strlen(name) >= sizeof(x->name) || !remember(x, name))
+		return false;
+	name_samples(x, name, counter);
+	if (counter && x->openmetrics && !x->counter)
+		type = "unknown"; /* a counter's samples must end in _total there */
 	puts_(&x->out, "# HELP ");
-	x->families[x->families_count++] = x->out.len;
 	puts_(&x->out, x->openmetrics ? x->name : name);
 	put(&x->out, " ", 1);
 	put_escaped(&x->out, help);
@@ -226,6 +257,27 @@ bool exposition_family(struct exposition *x, const char *name, const char *type,
 	puts_(&x->out, type);
 	put(&x->out, "\n", 1);
 	return x->out.err == 0;
+}
+
+size_t exposition_first(const struct exposition *x)
+{
+	return x->half ? x->row : 0;
+}
+
+bool exposition_goes_on(struct exposition *x, size_t at)
+{
+	if (!x->full && x->out.len < EXPOSITION_PIECE_BYTES)
+		return true;
+	x->full = x->half = true;
+	x->row = at;
+	return false;
+}
+
+void exposition_begin(struct exposition *x)
+{
+	x->out.len = 0;
+	x->seen = 0;
+	x->full = false;
 }
 
 /* name{labels} and the space before the value. */
@@ -311,20 +363,25 @@ void exposition_labels(struct exposition *x, const char *text)
 	puts_(&x->labels, text);
 }
 
-int exposition_end(struct exposition *x, char **ret, size_t *ret_len)
+int exposition_piece(struct exposition *x, const char **ret, size_t *ret_len)
 {
 	int err;
 
-	if (x->openmetrics)
+	if (!x->full && x->openmetrics)
 		puts_(&x->out, "# EOF\n");
 	err = x->out.err ? x->out.err : x->labels.err;
-	free(x->labels.buf);
-	free(x->families);
-	if (err) {
-		free(x->out.buf);
+	if (err)
 		return err;
-	}
+	x->done = !x->full;
 	*ret = x->out.buf;
 	*ret_len = x->out.len;
 	return 0;
+}
+
+void exposition_free(struct exposition *x)
+{
+	free(x->out.buf);
+	free(x->labels.buf);
+	free(x->families);
+	*x = (struct exposition){0};
 }

@@ -10,7 +10,7 @@
 #include "export/exposition.h"
 #include "guard/guard.h"
 
-struct render {
+struct prometheus {
 	struct exposition x;
 	const struct snapshot *s;
 };
@@ -24,12 +24,12 @@ static const char *const fine_text[KILTER_FINE_BOUNDS] = {
 static const char *const methods[KILTER_METHOD_MAX] = {
     "_OTHER", "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"};
 
-static const char *text(const struct render *r, snap_str str)
+static const char *text(const struct prometheus *r, snap_str str)
 {
 	return snapshot_text(r->s, str);
 }
 
-static const char *service(const struct render *r, uint32_t row)
+static const char *service(const struct prometheus *r, uint32_t row)
 {
 	return row < r->s->counts[SNAP_WORKLOADS]
 		   ? text(r, snapshot_rows(r->s, SNAP_WORKLOADS, struct snap_workload)[row].name)
@@ -37,18 +37,20 @@ static const char *service(const struct render *r, uint32_t row)
 }
 
 /* A service may be in a pod: what else identifies it. */
-static void label_service(struct render *r, uint32_t row)
+static void label_service(struct prometheus *r, uint32_t row)
 {
 	exposition_row(&r->x);
 	exposition_label(&r->x, "service_name", service(r, row));
 }
 
-#define EACH(r, table, type, var)                                              \
-	for (const type *var = snapshot_rows((r)->s, table, type),             \
-			*var##_end = var ? var + (r)->s->counts[table] : NULL; \
-	     var != var##_end; var++)
+/* The rows of the family under way that are this piece's. */
+#define EACH(r, table, type, var)                                                            \
+	for (const type *var##_rows = snapshot_rows((r)->s, table, type),                    \
+			*var##_end = var##_rows ? var##_rows + (r)->s->counts[table] : NULL, \
+			*var = var##_rows ? var##_rows + exposition_first(&(r)->x) : NULL;   \
+	     var != var##_end && exposition_goes_on(&(r)->x, (size_t)(var - var##_rows)); var++)
 
-static void http_labels(struct render *r, const struct snap_series *s)
+static void http_labels(struct prometheus *r, const struct snap_series *s)
 {
 	char status[8];
 	const char *route = text(r, s->route), *address = text(r, s->address);
@@ -81,7 +83,7 @@ static void http_labels(struct render *r, const struct snap_series *s)
 		exposition_label(&r->x, "error_type", status);
 }
 
-static void http(struct render *r, enum kilter_role role, const char *name, const char *help)
+static void http(struct prometheus *r, enum kilter_role role, const char *name, const char *help)
 {
 	if (!exposition_family(&r->x, name, "histogram", help))
 		return;
@@ -95,7 +97,7 @@ static void http(struct render *r, enum kilter_role role, const char *name, cons
 	}
 }
 
-static void conn_labels(struct render *r, const struct snap_conn *c)
+static void conn_labels(struct prometheus *r, const struct snap_conn *c)
 {
 	const char *address = text(r, c->address);
 
@@ -107,7 +109,7 @@ static void conn_labels(struct render *r, const struct snap_conn *c)
 		exposition_label_u64(&r->x, "server_port", c->port);
 }
 
-static void conn_total(struct render *r, const char *name, const char *help, size_t offset)
+static void conn_total(struct prometheus *r, const char *name, const char *help, size_t offset)
 {
 	if (!exposition_family(&r->x, name, "counter", help))
 		return;
@@ -121,7 +123,7 @@ static void conn_total(struct render *r, const char *name, const char *help, siz
 	}
 }
 
-static void conn_directions(struct render *r, const char *name, const char *help, size_t in,
+static void conn_directions(struct prometheus *r, const char *name, const char *help, size_t in,
 			    size_t out)
 {
 	if (!exposition_family(&r->x, name, "counter", help))
@@ -143,7 +145,7 @@ static void conn_directions(struct render *r, const char *name, const char *help
 
 #define CONN(field) offsetof(struct kilter_conn, field)
 
-static void tcp(struct render *r)
+static void tcp(struct prometheus *r)
 {
 	static const char *const failures[KILTER_CONNECT_FAILURES] = {
 	    "refused", "reset", "timed_out", "unreachable", "other"};
@@ -201,7 +203,7 @@ static void tcp(struct render *r)
 		   "Connections on which no known protocol was recognised.", CONN(undecoded));
 }
 
-static void listeners(struct render *r)
+static void listeners(struct prometheus *r)
 {
 	static const struct {
 		const char *name, *type, *help;
@@ -225,7 +227,7 @@ static void listeners(struct render *r)
 	}
 }
 
-static void syscalls(struct render *r, const struct snap_node *node)
+static void syscalls(struct prometheus *r, const struct snap_node *node)
 {
 	if (exposition_family(&r->x, "kilter_syscall_duration_seconds", "histogram",
 			      "Time in system calls, sampled: see kilter_syscall_sample_ratio."))
@@ -252,7 +254,7 @@ static void syscalls(struct render *r, const struct snap_node *node)
 	}
 }
 
-static void one_hot(struct render *r, const char *const *states, unsigned int count,
+static void one_hot(struct prometheus *r, const char *const *states, unsigned int count,
 		    const char *state, const char *k1, const char *v1, const char *k2,
 		    const char *v2)
 {
@@ -266,7 +268,7 @@ static void one_hot(struct render *r, const char *const *states, unsigned int co
 	}
 }
 
-static void health(struct render *r)
+static void health(struct prometheus *r)
 {
 	static const char *const states[] = {"unknown", "healthy", "degraded", "unhealthy"};
 
@@ -278,7 +280,7 @@ static void health(struct render *r)
 		text(r, h->name));
 }
 
-static void refusals(struct render *r, const char *name, const char *help, size_t offset)
+static void refusals(struct prometheus *r, const char *name, const char *help, size_t offset)
 {
 	if (!exposition_family(&r->x, name, "counter", help))
 		return;
@@ -317,7 +319,7 @@ static double limit_max(const struct snap_circuit *c)
 }
 
 /* Of circuits that have one. */
-static void limits(struct render *r)
+static void limits(struct prometheus *r)
 {
 	static const struct {
 		const char *name, *help;
@@ -345,7 +347,7 @@ static void limits(struct render *r)
 	}
 }
 
-static void circuits(struct render *r)
+static void circuits(struct prometheus *r)
 {
 	static const char *const states[] = {"closed", "open", "half_open"};
 	static const struct {
@@ -400,7 +402,7 @@ static void circuits(struct render *r)
 	}
 }
 
-static void agent(struct render *r, const struct snap_node *node)
+static void agent(struct prometheus *r, const struct snap_node *node)
 {
 	exposition_row(&r->x);
 	if (node && exposition_family(&r->x, "kilter_ticks_total", "counter", "Ticks done."))
@@ -480,19 +482,20 @@ static void agent(struct render *r, const struct snap_node *node)
 }
 
 /* Two modules may keep samples of one name: they become one family. */
-static void selfstats(struct render *r)
+static void selfstats(struct prometheus *r)
 {
 	const struct snapshot *s = r->s;
 	const struct snap_sample *samples = snapshot_rows(s, SNAP_SAMPLES, struct snap_sample);
+	const struct snap_metric *metrics = snapshot_rows(s, SNAP_METRICS, struct snap_metric);
+	const struct snap_metric *end = metrics + s->counts[SNAP_METRICS];
 
-	EACH(r, SNAP_METRICS, struct snap_metric, m)
-	{
+	for (const struct snap_metric *m = metrics; m != end; m++) {
 		const char *name = text(r, m->name);
 
 		if (!*name || !exposition_family(&r->x, name, m->counter ? "counter" : "gauge",
 						 text(r, m->help)))
 			continue;
-		for (const struct snap_metric *same = m; same != m_end; same++) {
+		for (const struct snap_metric *same = m; same != end; same++) {
 			if (strcmp(text(r, same->name), name))
 				continue;
 			for (uint32_t i = 0; i < same->count; i++) {
@@ -508,7 +511,8 @@ static void selfstats(struct render *r)
 	}
 }
 
-static void own_families(struct render *r, const struct prometheus_family *own, unsigned int count)
+static void own_families(struct prometheus *r, const struct prometheus_family *own,
+			 unsigned int count)
 {
 	for (unsigned int i = 0; i < count; i++) {
 		if (!exposition_family(&r->x, own[i].name, own[i].counter ? "counter" : "gauge",
@@ -522,26 +526,51 @@ static void own_families(struct render *r, const struct prometheus_family *own, 
 	}
 }
 
-int prometheus_render(const struct snapshot *s, bool openmetrics,
-		      const struct prometheus_family *own, unsigned int own_count, char **ret,
-		      size_t *ret_len)
+int prometheus_new(struct prometheus **ret, const struct snapshot *s, bool openmetrics)
+{
+	struct prometheus *r = calloc(1, sizeof(*r));
+
+	if (!r)
+		return -ENOMEM;
+	r->s = s;
+	r->x.openmetrics = openmetrics;
+	*ret = r;
+	return 0;
+}
+
+int prometheus_next(struct prometheus *r, const struct prometheus_family *own,
+		    unsigned int own_count, const char **ret, size_t *ret_len)
 {
 	const struct snap_node *node =
-	    s->counts[SNAP_NODE] ? snapshot_rows(s, SNAP_NODE, struct snap_node) : NULL;
-	struct render r = {.s = s, .x = {.openmetrics = openmetrics}};
+	    r->s->counts[SNAP_NODE] ? snapshot_rows(r->s, SNAP_NODE, struct snap_node) : NULL;
 
-	http(&r, KILTER_ROLE_SERVER, "http_server_request_duration_seconds",
+	exposition_begin(&r->x);
+	http(r, KILTER_ROLE_SERVER, "http_server_request_duration_seconds",
 	     "Duration of HTTP server requests.");
-	http(&r, KILTER_ROLE_CLIENT, "http_client_request_duration_seconds",
+	http(r, KILTER_ROLE_CLIENT, "http_client_request_duration_seconds",
 	     "Duration of HTTP client requests.");
-	tcp(&r);
-	listeners(&r);
-	syscalls(&r, node);
-	health(&r);
-	circuits(&r);
-	limits(&r);
-	agent(&r, node);
-	own_families(&r, own, own_count);
-	selfstats(&r);
-	return exposition_end(&r.x, ret, ret_len);
+	tcp(r);
+	listeners(r);
+	syscalls(r, node);
+	health(r);
+	circuits(r);
+	limits(r);
+	agent(r, node);
+	own_families(r, own, own_count);
+	selfstats(r);
+	return exposition_piece(&r->x, ret, ret_len);
+}
+
+bool prometheus_done(const struct prometheus *r)
+{
+	return r->x.done;
+}
+
+void prometheus_free(struct prometheus **r)
+{
+	if (!*r)
+		return;
+	exposition_free(&(*r)->x);
+	free(*r);
+	*r = NULL;
 }

@@ -28,9 +28,15 @@ struct prometheus_family {
 	unsigned int count;
 };
 
-/* *ret is malloc()ed. -ENOMEM, -E2BIG beyond EXPOSITION_BYTES_MAX. */
-int prometheus_render(const struct snapshot *s, bool openmetrics,
-		      const struct prometheus_family *own, unsigned int own_count, char **ret,
-		      size_t *ret_len);
+/* A text under way, which is made in pieces: exposition.h. s must outlive it, as it is. */
+struct prometheus;
+int prometheus_new(struct prometheus **ret, const struct snapshot *s, bool openmetrics);
+/* The next piece, ours until the next call. own: the same families each time, in one order; their
+ * values are read when their turn comes. -ENOMEM, -E2BIG beyond EXPOSITION_PIECE_MAX. */
+int prometheus_next(struct prometheus *p, const struct prometheus_family *own,
+		    unsigned int own_count, const char **ret, size_t *ret_len);
+/* True when the last piece was the end of the text. */
+bool prometheus_done(const struct prometheus *p);
+void prometheus_free(struct prometheus **p);
 
 #endif

@@ -424,6 +424,14 @@ int snapshot_read(struct snapshot_reader *r, struct snapshot *s)
 	return -EAGAIN;
 }
 
+bool snapshot_is_latest(const struct snapshot_reader *r, const struct snapshot *s)
+{
+	const struct shared_header *h = (const void *)r->map;
+
+	return s->tables[SNAP_NODE] &&
+	       s->sequence == atomic_load_explicit(&h->sequence, memory_order_acquire);
+}
+
 void snapshot_done(struct snapshot *s)
 {
 	free(s->mem);

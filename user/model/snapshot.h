@@ -240,6 +240,8 @@ int snapshot_reader_open(struct snapshot_reader **ret, int fd); /* maps fd read-
 void snapshot_reader_free(struct snapshot_reader **r);
 /* Copies the newest snapshot into *s (reusing s->mem); 0, -EAGAIN (none yet), -EBADMSG. */
 int snapshot_read(struct snapshot_reader *r, struct snapshot *s);
+/* False when the agent has published a newer one than s, or s is none. */
+bool snapshot_is_latest(const struct snapshot_reader *r, const struct snapshot *s);
 void snapshot_done(struct snapshot *s);
 const char *snapshot_text(const struct snapshot *s, snap_str str); /* "" when out of bounds */
 #define snapshot_rows(s, table, type) ((const type *)(s)->tables[table])

@@ -14,7 +14,8 @@
 
 #include <cmocka.h>
 
-#define AREA (1u << 20)
+#define AREA   (16u << 20)
+#define SERIES 2000u
 
 struct fixture {
 	struct snapshot_writer *w;
@@ -46,21 +47,34 @@ static int teardown(void **state)
 	return 0;
 }
 
-static const char *render(struct fixture *f, bool openmetrics)
+/* The pieces one after the other; ret_pieces: how many, or NULL. */
+static const char *render_counted(struct fixture *f, bool openmetrics, unsigned int *ret_pieces)
 {
-	size_t len = 0;
-	char *text;
+	struct prometheus *p = NULL;
+	unsigned int pieces = 0;
+	const char *piece;
+	size_t len = 0, n;
 
 	assert_int_equal(snapshot_commit(f->w), 0);
 	assert_int_equal(snapshot_read(f->r, &f->s), 0);
-	assert_int_equal(prometheus_render(&f->s, openmetrics, NULL, 0, &text, &len), 0);
-	free(f->text);
-	f->text = malloc(len + 1);
-	assert_non_null(f->text);
-	memcpy(f->text, text, len);
-	f->text[len] = '\0';
-	free(text);
+	assert_int_equal(prometheus_new(&p, &f->s, openmetrics), 0);
+	do {
+		assert_int_equal(prometheus_next(p, NULL, 0, &piece, &n), 0);
+		f->text = realloc(f->text, len + n + 1);
+		assert_non_null(f->text);
+		memcpy(f->text + len, piece, n);
+		f->text[len += n] = '\0';
+		pieces++;
+	} while (!prometheus_done(p));
+	prometheus_free(&p);
+	if (ret_pieces)
+		*ret_pieces = pieces;
 	return f->text;
+}
+
+static const char *render(struct fixture *f, bool openmetrics)
+{
+	return render_counted(f, openmetrics, NULL);
 }
 
 static void has(const char *text, const char *line)
@@ -239,6 +253,46 @@ static void openmetrics_names_counters_without_total_and_ends(void **state)
 	assert_int_equal(count(render(f, false), "# EOF"), 0);
 }
 
+/* Each line once, in whichever piece, and no piece much longer than it should be. */
+static void a_long_text_is_made_in_pieces(void **state)
+{
+	struct fixture *f = *state;
+	char name[64], line[128];
+	unsigned int pieces;
+	const char *text;
+	struct snap_health *h;
+
+	for (unsigned int i = 0; i < SERIES; i++) {
+		snprintf(name, sizeof(name), "service-%u", i);
+		workload(f, name);
+		series(f, i % 2 ? KILTER_ROLE_SERVER : KILTER_ROLE_CLIENT, 200)->workload = i;
+		h = snapshot_add(f->w, SNAP_HEALTH, sizeof(*h));
+		assert_non_null(h);
+		h->kind = snapshot_str(f->w, "service");
+		h->name = snapshot_str(f->w, name);
+		h->state = snapshot_str(f->w, "healthy");
+	}
+	for (int openmetrics = 0; openmetrics < 2; openmetrics++) {
+		text = render_counted(f, openmetrics, &pieces);
+		assert_in_range(pieces, strlen(text) / (EXPOSITION_PIECE_BYTES + 8192),
+				strlen(text) / EXPOSITION_PIECE_BYTES + 1);
+		assert_true(pieces > 3);
+		assert_int_equal(count(text, "# TYPE http_server_request_duration_seconds "), 1);
+		assert_int_equal(count(text, "# TYPE http_client_request_duration_seconds "), 1);
+		assert_int_equal(count(text, "# TYPE kilter_health_state "), 1);
+		assert_int_equal(count(text, "_request_duration_seconds_count{"), SERIES);
+		assert_int_equal(count(text, "\nkilter_health_state{"), 4 * SERIES);
+		assert_int_equal(count(text, "# EOF"), openmetrics);
+		for (unsigned int i = 0; i < SERIES; i += 7) {
+			snprintf(line, sizeof(line),
+				 "kilter_health_state{kind=\"service\",subject=\"service-%u\","
+				 "state=\"healthy\"} 1\n",
+				 i);
+			assert_int_equal(count(text, line), 1);
+		}
+	}
+}
+
 static void numbers_read_back(void **state)
 {
 	static const double values[] = {0,    1,    -1,	 0.1,	    1e-6,   123456.789, 1e300,
@@ -272,6 +326,7 @@ int main(void)
 					    teardown),
 	    cmocka_unit_test_setup_teardown(openmetrics_names_counters_without_total_and_ends,
 					    setup, teardown),
+	    cmocka_unit_test_setup_teardown(a_long_text_is_made_in_pieces, setup, teardown),
 	    cmocka_unit_test(numbers_read_back),
 	};
 
