@@ -102,8 +102,9 @@ struct config {
 	uint64_t retire_after_ns; /* 15 min idle: a series leaves the kernel */
 
 	struct {
-		uint32_t series, conns, workloads, services, peers, routes, routes_per_workload;
-	} limits; /* map sizes, and names in the model; only at start */
+		uint32_t series, conns, workloads, services, edges, peers, routes,
+		    routes_per_workload;
+	} limits; /* map sizes, and names and edges in the model; only at start */
 
 	struct {
 		bool enabled;

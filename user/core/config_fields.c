@@ -48,6 +48,8 @@ const struct config_field config_fields[] = {
      "Pairs of cgroup and executable."},
     {"limits.services", FIELD_U32, AT(limits.services), 64, 65536, NULL, "4096", false,
      "Services (names of workloads) in the agent, about 17 KiB each with an edge while used."},
+    {"limits.edges", FIELD_U32, AT(limits.edges), 64, 262144, NULL, "16384", false,
+     "Edges (a service and a destination) in the agent, about 10 KiB each while used."},
     {"limits.peers", FIELD_U32, AT(limits.peers), 64, 1048576, NULL, "65536", false,
      "Destinations."},
     {"limits.routes", FIELD_U32, AT(limits.routes), 64, 262144, NULL, "8192", false,

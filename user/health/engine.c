@@ -391,7 +391,7 @@ int health_new(struct health **ret, const struct config *c)
 		return -ENOMEM;
 	h->config = *c;
 	table_init(&h->subjects, sizeof(struct key), sizeof(struct subject),
-		   c->limits.services + MODEL_EDGES_MAX + SUBJECTS_MORE);
+		   c->limits.services + c->limits.edges + SUBJECTS_MORE);
 	h->stat = (struct selfstat){.name = "kilter_health_subjects_full_total",
 				    .help = "Times that a subject of health found no room.",
 				    .type = SELFSTAT_COUNTER,

@@ -161,7 +161,8 @@ int model_new(struct model **ret, const struct config *c)
 		   limit(c->limits.routes, KILTER_ROUTES_MAX));
 	table_init(&m->workloads, sizeof(((struct workload *)0)->key), sizeof(struct workload),
 		   limit(c->limits.services, MODEL_SERVICES_MAX));
-	table_init(&m->edges, sizeof(struct edge_key), sizeof(struct edge), MODEL_EDGES_MAX);
+	table_init(&m->edges, sizeof(struct edge_key), sizeof(struct edge),
+		   limit(c->limits.edges, MODEL_EDGES_MAX));
 	table_init(&m->listeners, sizeof(struct kilter_listener_key), sizeof(struct listener),
 		   KILTER_LISTENERS_MAX);
 	table_init(&m->ports, sizeof(uint32_t), sizeof(struct port), 65536);

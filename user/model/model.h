@@ -21,7 +21,8 @@
 #include "model/histogram.h"
 #include "model/metadata/labels.h"
 
-#define MODEL_SERVICES_MAX 4096u /* names, where the configuration says nothing */
+/* Where the configuration says nothing: names, and edges. */
+#define MODEL_SERVICES_MAX 4096u
 #define MODEL_EDGES_MAX	   16384u
 
 enum model_span {

@@ -23,6 +23,7 @@
 #include <kilter/identity.h>
 
 #include "core/cleanup.h"
+#include "core/selfstat.h"
 
 #ifndef F_SEAL_FUTURE_WRITE
 #define F_SEAL_FUTURE_WRITE 0x0010
@@ -90,7 +91,13 @@ struct snapshot_writer {
 	uint32_t strings_size, strings_count;
 	uint64_t dropped;
 	bool truncated;
+	struct selfstat stat;
 };
+
+static void stat_dropped(void *ctx, selfstat_emit_fn emit, void *emit_ctx)
+{
+	emit(emit_ctx, "", (double)snapshot_dropped(ctx));
+}
 
 static size_t map_bytes(size_t area_bytes)
 {
@@ -127,6 +134,13 @@ int snapshot_writer_new(struct snapshot_writer **ret, size_t area_bytes_max)
 	h->version = SNAPSHOT_VERSION;
 	h->area_bytes = area_bytes_max;
 	snapshot_begin(w);
+	w->stat =
+	    (struct selfstat){.name = "kilter_snapshot_dropped_total",
+			      .help = "Rows that found no room in what /metrics is made from.",
+			      .type = SELFSTAT_COUNTER,
+			      .collect = stat_dropped,
+			      .ctx = w};
+	selfstat_register(&w->stat);
 	*ret = w;
 	return 0;
 fail:
@@ -141,6 +155,8 @@ void snapshot_writer_free(struct snapshot_writer **wp)
 
 	if (!w)
 		return;
+	if (w->stat.collect)
+		selfstat_unregister(&w->stat);
 	if (w->map != MAP_FAILED)
 		munmap(w->map, map_bytes(w->area_bytes));
 	cleanup_close(&w->fd);

@@ -470,6 +470,35 @@ static void as_many_services_have_names_as_are_configured(void **state)
 	assert_int_equal(with_services(10000, 10001), 10000);
 }
 
+static unsigned int with_edges(uint32_t edges, uint32_t destinations)
+{
+	unsigned int n;
+
+	config_defaults(&config);
+	if (edges)
+		config.limits.edges = edges;
+	assert_int_equal(model_new(&model, &config), 0);
+	add_id(1, "exe");
+	for (uint32_t i = 0; i < destinations; i++) {
+		add_peer(1000 + i, KILTER_FAMILY_V4, "192.0.2.1", (uint16_t)i);
+		conns(KILTER_ROLE_CLIENT, 1, 1000 + i, 1, 1);
+	}
+	tick(1);
+	n = edge(NULL).edges;
+	assert_true(overflow_of("\"edges\"") == (double)(destinations - n));
+	model_free(&model);
+	return n;
+}
+
+static void as_many_edges_are_kept_as_are_configured(void **state)
+{
+	teardown(state);
+	assert_int_equal(with_edges(0, 16390), 16384);
+	assert_int_equal(with_edges(64, 70), 64);
+	assert_int_equal(with_edges(50000, 50000), 50000);
+	assert_int_equal(with_edges(50000, 50003), 50000);
+}
+
 static void edges_and_listeners_have_their_limits(void **state)
 {
 	(void)state;
@@ -549,6 +578,7 @@ int main(void)
 	    T(what_has_connections_is_not_forgotten),
 	    T(what_finds_no_room_is_counted),
 	    T(as_many_services_have_names_as_are_configured),
+	    T(as_many_edges_are_kept_as_are_configured),
 	    T(edges_and_listeners_have_their_limits),
 	    T(a_name_makes_room_and_takes_nothing_over),
 	};
