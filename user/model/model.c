@@ -88,13 +88,20 @@ struct port {
 	uint64_t seen_ns, contested_ns;
 };
 
+/* A workload that has the labels of its container. */
+struct container {
+	struct table_node node;
+	char id[sizeof(((struct model_workload *)0)->container_id)];
+	uint32_t workload; /* index */
+};
+
 struct address {
 	uint8_t addr[16];
 	uint8_t family;
 };
 
 struct model {
-	struct table ids, peers, routes, workloads, edges, listeners, ports;
+	struct table ids, peers, routes, workloads, edges, listeners, ports, containers;
 	struct cgroup_resolver *resolver;
 	struct dns *dns;
 	char runtime_root[CONFIG_PATH_LEN];
@@ -160,6 +167,8 @@ int model_new(struct model **ret, const struct config *c)
 	table_init(&m->routes, sizeof(__u32), sizeof(struct id_route),
 		   limit(c->limits.routes, KILTER_ROUTES_MAX));
 	table_init(&m->workloads, sizeof(((struct workload *)0)->key), sizeof(struct workload),
+		   limit(c->limits.services, MODEL_SERVICES_MAX));
+	table_init(&m->containers, sizeof(((struct container *)0)->id), sizeof(struct container),
 		   limit(c->limits.services, MODEL_SERVICES_MAX));
 	table_init(&m->edges, sizeof(struct edge_key), sizeof(struct edge),
 		   limit(c->limits.edges, MODEL_EDGES_MAX));
@@ -240,6 +249,7 @@ void model_free(struct model **mp)
 	table_done(&m->edges);
 	table_done(&m->listeners);
 	table_done(&m->ports);
+	table_done(&m->containers);
 	cgroup_resolver_free(&m->resolver);
 	dns_free(&m->dns);
 	free(m->addresses);
@@ -269,7 +279,7 @@ static void identify(struct model *m, const struct kilter_workload *info,
 	printable(ret->comm);
 	ret->cgroup_id = info->key.cgroup_id;
 	ret->pid = info->pid;
-	if (cgroup_resolve(m->resolver, info->key.cgroup_id, ret->cgroup_path))
+	if (cgroup_resolve(m->resolver, info->key.cgroup_id, info->pid, ret->cgroup_path))
 		ret->cgroup_path[0] = '\0';
 	printable(ret->cgroup_path);
 	cgroup_parse(ret->cgroup_path, &id);
@@ -297,15 +307,13 @@ static void identify(struct model *m, const struct kilter_workload *info,
 /* Another executable of the container may have been seen before: a file is read once. */
 static void label(struct model *m, struct workload *w)
 {
-	struct workload *other;
-	uint32_t pos = 0;
+	struct container *c = table_find(&m->containers, w->pub.container_id);
+	const struct workload *other = c ? table_at(&m->workloads, c->workload) : NULL;
 	int err;
 
 	if (!m->runtime_root[0] || !w->pub.container_id[0])
 		return;
-	while ((other = table_next(&m->workloads, &pos))) {
-		if (!other->labels || strcmp(other->pub.container_id, w->pub.container_id))
-			continue;
+	if (other) {
 		w->pub.labels = w->labels = labels_copy(other->labels);
 		return;
 	}
@@ -315,12 +323,16 @@ static void label(struct model *m, struct workload *w)
 	if (w->labels)
 		m->overflow[OVER_LABELS] += w->labels->dropped;
 	w->pub.labels = w->labels;
+	c = w->labels ? table_add(&m->containers, w->pub.container_id) : NULL;
+	if (c)
+		c->workload = w->node.number;
 }
 
 static struct workload *make_room(struct model *m)
 {
 	struct workload *w, *oldest = NULL;
 	struct id_workload *i;
+	struct container *c;
 	struct port *p;
 	struct edge *e;
 	uint32_t pos = 0;
@@ -344,6 +356,9 @@ static struct workload *make_room(struct model *m)
 		if (e->pub.callee == &oldest->pub)
 			e->pub.callee = NULL;
 	workload_windows_free(oldest);
+	c = table_find(&m->containers, oldest->pub.container_id);
+	if (c && c->workload == oldest->pub.index)
+		table_remove(&m->containers, c);
 	labels_free(&oldest->labels);
 	table_remove(&m->workloads, oldest);
 	return oldest;

@@ -27,8 +27,8 @@ void cgroup_parse(const char *path, struct cgroup_identity *ret);
 int cgroup_find_mount(const char *mountinfo, char *ret, size_t size);
 
 #define CGROUP_PATH_MAX	 256
-#define CGROUP_CACHE_MAX 4096  /* paths remembered; the one seen first goes first */
-#define CGROUP_WALK_MAX	 16384 /* directories looked at in one walk of the tree */
+#define CGROUP_CACHE_MAX 16384 /* paths remembered; the one seen first goes first */
+#define CGROUP_WALK_MAX	 65536 /* directories remembered of a walk of the tree, ~64 bytes each */
 
 struct cgroup_resolver;
 int cgroup_resolver_new(struct cgroup_resolver **ret);
@@ -41,7 +41,9 @@ int cgroup_resolver_keep(struct cgroup_resolver *r, const char *file);
 /* Paths that could not be written to the file. */
 uint64_t cgroup_resolver_unkept(const struct cgroup_resolver *r);
 void cgroup_resolver_free(struct cgroup_resolver **r);
-/* Writes the path, "/" for the root. -ENOENT: no such cgroup (any more). */
-int cgroup_resolve(struct cgroup_resolver *r, uint64_t id, char ret[static CGROUP_PATH_MAX]);
+/* Writes the path, "/" for the root. pid: a task that was in it, 0 for none; it saves a walk of the
+ * tree. -ENOENT: no such cgroup (any more). */
+int cgroup_resolve(struct cgroup_resolver *r, uint64_t id, uint32_t pid,
+		   char ret[static CGROUP_PATH_MAX]);
 
 #endif
