@@ -3,9 +3,11 @@
  * Circuits, limits and bulkheads, as kernel and daemon share them. Two maps, never one:
  *
  * "guard_policy"  {workload, peer} -> policy. Only the daemon writes it (whole values).
- * "guard_runtime" {workload, peer} -> what happened. Only the kernel writes it (under its spin
- *                 lock). A circuit whose caller has several kernel ids has a policy for each
- *                 and one runtime for all: policy.counters is its key there.
+ * "guard_runtime" {workload, peer} -> what happened. The daemon makes it, all zero, before the
+ *                 policy, and removes it; what is in it only the kernel writes (under its spin
+ *                 lock), which makes it anew where it is missing. A circuit whose caller has
+ * several kernel ids has a policy for each and one runtime for all: policy.counters is its key
+ * there.
  *
  * A lookup tries {workload, peer} and then {0, peer}. A value of `generation` is one stay
  * in one state: the kernel zeroes the runtime's per-generation part when it meets a newer

@@ -19,6 +19,7 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 
+#include <kilter/drops.h>
 #include <kilter/event.h>
 #include <kilter/guard.h>
 #include <kilter/identity.h>
@@ -27,9 +28,10 @@
 
 #include <cmocka.h>
 
-#define PORT	 htons(17772) /* where nobody listens */
-#define THREADS	 8
-#define CONNECTS 40 /* of each thread */
+#define PORT	     htons(17772) /* where nobody listens */
+#define THREADS	     8
+#define CONNECTS     40 /* of each thread */
+#define FRESH_ROUNDS 50
 
 static void an_open_circuit_refuses_and_nothing_arrives(void **state)
 {
@@ -484,7 +486,9 @@ static void without_a_known_protocol_data_is_a_success_and_silence_is_nothing(vo
 struct worker {
 	pthread_t thread;
 	const struct dest *d;
+	pthread_barrier_t *begin; /* NULL: at once */
 	int fds[CONNECTS];
+	int connects; /* 0: CONNECTS */
 	int passed;
 };
 
@@ -492,7 +496,9 @@ static void *hammer(void *arg)
 {
 	struct worker *w = arg;
 
-	for (int i = 0; i < CONNECTS; i++) {
+	if (w->begin)
+		pthread_barrier_wait(w->begin);
+	for (int i = 0; i < (w->connects ? w->connects : CONNECTS); i++) {
 		int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
 		if (!connect(fd, (const struct sockaddr *)&w->d->addr, w->d->len))
@@ -503,13 +509,29 @@ static void *hammer(void *arg)
 	return NULL;
 }
 
+/* Connects and outcomes that found no place to be counted. */
+static __u64 without_counters(void)
+{
+	__u64 per_cpu[256] = {0}, sum = 0;
+	__u32 key = KILTER_DROP_CIRCUITS_FULL;
+	int cpus = libbpf_num_possible_cpus();
+
+	assert_in_range(cpus, 1, 256);
+	assert_int_equal(bpf_map_lookup_elem(bpf_map__fd(t.guard->maps.drops), &key, per_cpu), 0);
+	for (int i = 0; i < cpus; i++)
+		sum += per_cpu[i];
+	return sum;
+}
+
 static void half_open_gives_exactly_its_permits_to_many_threads(void **state)
 {
 	uint16_t port = 0;
 	int listener = listen_on(AF_INET, &port);
 	struct dest d = dest_v4(port);
+	__u64 uncounted = without_counters();
 
 	(void)state;
+	make_counters(&d);
 	for (int round = 0; round < 20; round++) {
 		struct kilter_guard_policy p =
 		    policy(KILTER_CIRCUIT_HALF_OPEN, KILTER_GUARD_ENFORCE);
@@ -528,8 +550,9 @@ static void half_open_gives_exactly_its_permits_to_many_threads(void **state)
 			passed += workers[i].passed;
 		}
 		rt = counters(&d);
-		assert_int_equal(passed, p.permits);
+		assert_int_equal(without_counters(), uncounted);
 		assert_int_equal(rt.trials, p.permits);
+		assert_int_equal(passed, p.permits);
 		assert_int_equal(rt.refused[KILTER_REFUSED_HALF_OPEN] -
 				     before.refused[KILTER_REFUSED_HALF_OPEN],
 				 THREADS * CONNECTS - p.permits);
@@ -541,6 +564,50 @@ static void half_open_gives_exactly_its_permits_to_many_threads(void **state)
 		drain();
 	}
 	forget(&d);
+	close(listener);
+}
+
+/* The first connects of a circuit that nobody has asked yet, on all CPUs at once. */
+static void the_first_connects_are_counted_however_many_come_at_once(void **state)
+{
+	__u64 before = without_counters();
+	uint16_t port = 0;
+	int listener = listen_on(AF_INET, &port);
+	struct dest d = dest_v4(port);
+
+	(void)state;
+	for (int round = 0; round < FRESH_ROUNDS; round++) {
+		struct kilter_guard_policy p =
+		    policy(KILTER_CIRCUIT_HALF_OPEN, KILTER_GUARD_ENFORCE);
+		struct worker workers[THREADS] = {0};
+		pthread_barrier_t begin;
+		int passed = 0;
+
+		pthread_barrier_init(&begin, NULL, THREADS);
+		make_counters(&d);
+		tell(&d, &p);
+		for (int i = 0; i < THREADS; i++) {
+			workers[i].d = &d;
+			workers[i].begin = &begin;
+			workers[i].connects = 2;
+			assert_int_equal(
+			    pthread_create(&workers[i].thread, NULL, hammer, &workers[i]), 0);
+		}
+		for (int i = 0; i < THREADS; i++) {
+			pthread_join(workers[i].thread, NULL);
+			passed += workers[i].passed;
+		}
+		pthread_barrier_destroy(&begin);
+		assert_int_equal(passed, p.permits);
+		assert_int_equal(counters(&d).trials, p.permits);
+		for (int i = 0; i < THREADS; i++)
+			for (int k = 0; k < workers[i].passed; k++)
+				close(workers[i].fds[k]);
+		while (arrives(listener, 0))
+			;
+		forget(&d);
+	}
+	assert_int_equal(without_counters(), before);
 	close(listener);
 }
 
@@ -649,6 +716,7 @@ static int run(const char *name)
 	    cmocka_unit_test(a_connection_older_than_its_circuit_joins_with_its_first_failure),
 	    cmocka_unit_test(without_a_known_protocol_data_is_a_success_and_silence_is_nothing),
 	    cmocka_unit_test(half_open_gives_exactly_its_permits_to_many_threads),
+	    cmocka_unit_test(the_first_connects_are_counted_however_many_come_at_once),
 	    cmocka_unit_test(a_trial_gives_its_permit_back_with_its_first_outcome),
 	    cmocka_unit_test(a_failed_trial_ends_the_trying),
 	    cmocka_unit_test(a_permit_that_nobody_gives_back_is_free_after_its_time),

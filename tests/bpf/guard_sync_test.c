@@ -264,6 +264,14 @@ static void trip(uint32_t workload, uint32_t id)
 	guard_kernel_trip(t.guard, &ev, t.now, t.now);
 }
 
+/* What the kernel has counted; false: there is no place for it. */
+static bool counted(uint32_t workload, uint32_t id, struct kilter_guard_runtime *ret)
+{
+	struct kilter_circuit_key key = {.workload = workload, .peer = id};
+
+	return !bpf_map_lookup_elem(t.maps.runtime_fd, &key, ret);
+}
+
 static void copy_circuit(void *ctx, const struct guard_circuit *c)
 {
 	struct guard_circuit *to = ctx;
@@ -337,6 +345,37 @@ static void an_exact_policy_is_in_the_kernel_before_the_first_connect(void **sta
 	tick(1);
 	assert_int_equal(circuits(), 1);
 	assert_string_equal(circuit(UPSTREAM).policy, "policy-any");
+}
+
+static void its_counters_are_there_before_the_first_connect_and_stay(void **state)
+{
+	struct kilter_circuit_key key = {.peer = t.upstream};
+	struct kilter_guard_runtime rt, zero = {.lock = 0};
+
+	(void)state;
+	assert_true(counted(0, t.upstream, &rt));
+	assert_memory_equal(&rt, &zero, sizeof(rt));
+	upstream_counts(1, .made_ns = 7, .total_successes = 9);
+	tick(1);
+	restart_guard(); /* neither a tick nor another daemon begins them anew */
+	tick(1);
+	assert_true(counted(0, t.upstream, &rt));
+	assert_int_equal(rt.made_ns, 7);
+	assert_int_equal(rt.total_successes, 9);
+	assert_int_equal(bpf_map_delete_elem(t.maps.runtime_fd, &key), 0);
+	tick(1);
+	assert_true(counted(0, t.upstream, &rt));
+	assert_memory_equal(&rt, &zero, sizeof(rt));
+	/* All ids of a caller count in one place: where it began. */
+	call_edge(1000);
+	tick(1);
+	call_edge(1001);
+	tick(1);
+	assert_true(in_kernel(1001, t.edge));
+	assert_true(counted(1000, t.edge, &rt));
+	assert_false(counted(1001, t.edge, &rt));
+	guard_release_all(t.guard);
+	assert_false(counted(0, t.upstream, &rt));
 }
 
 static void a_trip_of_the_kernel_is_confirmed_with_a_lease_and_told(void **state)
@@ -892,6 +931,7 @@ static int run(const char *name)
 {
 	const struct CMUnitTest tests[] = {
 	    GUARDED(an_exact_policy_is_in_the_kernel_before_the_first_connect),
+	    GUARDED(its_counters_are_there_before_the_first_connect_and_stay),
 	    GUARDED(a_trip_of_the_kernel_is_confirmed_with_a_lease_and_told),
 	    GUARDED(a_trip_whose_record_was_lost_is_found_by_the_tick),
 	    GUARDED(nobody_is_refused_for_a_policy_that_is_gone),

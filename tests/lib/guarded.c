@@ -236,6 +236,15 @@ void tell(const struct dest *d, const struct kilter_guard_policy *p)
 	    bpf_map_update_elem(bpf_map__fd(t.guard->maps.guard_policy), &d->key, p, BPF_ANY), 0);
 }
 
+void make_counters(const struct dest *d)
+{
+	static const struct kilter_guard_runtime zero;
+
+	assert_int_equal(bpf_map_update_elem(bpf_map__fd(t.guard->maps.guard_runtime), &d->key,
+					     &zero, BPF_NOEXIST),
+			 0);
+}
+
 struct kilter_guard_runtime counters(const struct dest *d)
 {
 	struct kilter_guard_runtime rt = {0};

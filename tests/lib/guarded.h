@@ -68,6 +68,8 @@ bool arrives(int listener, int wait_ms);
 uint64_t next_generation(void);
 struct kilter_guard_policy policy(enum kilter_circuit_state state, enum kilter_guard_mode mode);
 void tell(const struct dest *d, const struct kilter_guard_policy *p);
+/* As the daemon does it, before the policy. */
+void make_counters(const struct dest *d);
 struct kilter_guard_runtime counters(const struct dest *d);
 /* A test is told of one circuit and leaves nothing of it behind. */
 void forget(const struct dest *d);

@@ -476,5 +476,5 @@ void guard_release_all(struct guard *g)
 
 	sync_sweep(&g->sync, keep_none, NULL);
 	while ((k = table_next(&g->keys, &pos)))
-		k->told = false;
+		k->told = k->counts = false;
 }

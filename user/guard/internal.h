@@ -35,6 +35,7 @@ struct kernel_key { /* what the guard has in the kernel, by its key there */
 	struct kilter_circuit_key key;
 	uint32_t circuit; /* number of its entry */
 	bool told;	  /* the kernel has the policy in `written` of its circuit */
+	bool counts;	  /* and the counters, where it is the first key of its circuit */
 };
 
 /* How much of the node is open: the panic guard asks. */

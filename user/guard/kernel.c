@@ -102,9 +102,14 @@ void guard_tell_kernel(struct guard *g, struct entry *e)
 	same = !memcmp(&p, &e->written, sizeof(p));
 	e->written = p;
 	e->pub.lease_until_boot_ns = p.lease_until_ns;
+	/* No policy without counters: a connect that finds none is let through where the kernel
+	 * cannot make them, and at a connect it may not wait for memory. */
+	if (e->keys_count && !e->keys[0]->counts)
+		e->keys[0]->counts = !sync_make_runtime(&g->sync, &e->keys[0]->key);
 	for (unsigned int i = 0; i < e->keys_count; i++)
 		if (!same || !e->keys[i]->told)
-			e->keys[i]->told = !sync_write(&g->sync, &e->keys[i]->key, &p);
+			e->keys[i]->told =
+			    e->keys[0]->counts && !sync_write(&g->sync, &e->keys[i]->key, &p);
 }
 
 static void read_limits(struct guard *g, struct entry *e, const struct kilter_guard_runtime *rt)
@@ -127,8 +132,12 @@ void guard_read_kernel(struct guard *g, struct entry *e, struct circuit_input *i
 	struct kilter_guard_runtime rt;
 	bool ours;
 
-	if (!e->keys_count || sync_runtime(&g->sync, &e->keys[0]->key, &rt))
-		return; /* nobody connected yet */
+	if (!e->keys_count)
+		return;
+	if (sync_runtime(&g->sync, &e->keys[0]->key, &rt)) {
+		e->keys[0]->counts = false; /* not made yet, or taken from us */
+		return;
+	}
 	ours = rt.generation == pub->generation;
 	if (rt.total_successes < e->seen.successes || rt.total_failures < e->seen.failures ||
 	    rt.trips < e->seen.trips) /* made anew by the kernel */

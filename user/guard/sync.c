@@ -92,19 +92,30 @@ uint64_t sync_next_generation(struct sync *s)
 	return ++s->generation;
 }
 
-int sync_write(struct sync *s, const struct kilter_circuit_key *key,
-	       const struct kilter_guard_policy *p)
+static int count_error(struct sync *s, int err)
 {
-	int err;
-
-	if (!bpf_map_update_elem(s->maps.policy_fd, key, p, BPF_ANY))
-		return 0;
-	err = -errno;
 	if (err == -E2BIG)
 		s->full++;
 	else
 		s->write_errors++;
 	return err;
+}
+
+int sync_write(struct sync *s, const struct kilter_circuit_key *key,
+	       const struct kilter_guard_policy *p)
+{
+	if (!bpf_map_update_elem(s->maps.policy_fd, key, p, BPF_ANY))
+		return 0;
+	return count_error(s, -errno);
+}
+
+int sync_make_runtime(struct sync *s, const struct kilter_circuit_key *key)
+{
+	static const struct kilter_guard_runtime zero;
+
+	if (!bpf_map_update_elem(s->maps.runtime_fd, key, &zero, BPF_NOEXIST) || errno == EEXIST)
+		return 0;
+	return count_error(s, -errno);
 }
 
 int sync_remove(struct sync *s, const struct kilter_circuit_key *key)

@@ -35,6 +35,8 @@ uint64_t sync_next_generation(struct sync *s);
 /* Whole values. -E2BIG: no room (counted); try again later. */
 int sync_write(struct sync *s, const struct kilter_circuit_key *key,
 	       const struct kilter_guard_policy *p);
+/* The counters of key, all zero, unless they are there. -E2BIG as above. */
+int sync_make_runtime(struct sync *s, const struct kilter_circuit_key *key);
 /* The policy first: what has none is not counted any more. */
 int sync_remove(struct sync *s, const struct kilter_circuit_key *key);
 /* -ENOENT: the kernel has none (yet). */
