@@ -25,6 +25,7 @@ import kilter  # noqa: E402
 SERIES = (1000, 10000, 25000, 50000, 100000)
 CONNECTIONS = (5000, 10000, 25000, 50000)
 ROOM = "limits: {series: 131072, conns: 131072, workloads: 16384, peers: 65536}\n"
+NAMED = ROOM.replace("}", ", services: 16384, edges: 65536}")  # a name and its edges for each of the services
 TICKS = 5            # looked at, after two that are not
 FILES = 8000         # sockets of one process: below what hosts allow
 HOLD_SECONDS = 600   # longer than anything here takes
@@ -35,6 +36,11 @@ MIB = 2 ** 20
 def resident(pid):
     with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as f:
         return 1024 * int(re.search(r"^Rss:\s+(\d+)", f.read(), re.M).group(1))
+
+
+def peak(pid):
+    with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as f:
+        return 1024 * int(re.search(r"^VmHWM:\s+(\d+)", f.read(), re.M).group(1))
 
 
 def slab():
@@ -69,7 +75,18 @@ def connect_many(port, count, at):
 class Scale:
     def __init__(self):
         self.sandbox = kilter.Sandbox("scale")
-        self.daemon = kilter.Daemon(self.sandbox, ROOM, args=["--unpin"])
+        self.configure(ROOM)
+
+    def configure(self, limits):
+        self.daemon = kilter.Daemon(self.sandbox, limits, args=["--unpin"])
+
+    def sample(self, name):
+        """Of one line: a text of hundreds of MiB is not parsed for it."""
+        return float(re.search(rb"^" + re.escape(name).encode() + rb" (\S+)$", self.text(), re.M).group(1))
+
+    def text(self):
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.daemon.port}/metrics", timeout=120) as answer:
+            return answer.read()
 
     def ticks(self):
         """The duration of a tick, ms."""
@@ -77,32 +94,33 @@ class Scale:
         time.sleep(2 * kilter.TICK_SECONDS)
         for _ in range(TICKS):
             time.sleep(kilter.TICK_SECONDS)
-            found.append(1000 * self.daemon.value("kilter_tick_duration_seconds"))
+            found.append(1000 * self.sample("kilter_tick_duration_seconds"))
         return statistics.median(found)
 
     def scrape(self):
         began = time.monotonic()
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.daemon.port}/metrics", timeout=120) as answer:
-            body = answer.read()
+        body = self.text()
         return {"scrape_ms": 1000 * (time.monotonic() - began), "scrape_bytes": len(body),
                 "scrape_gzip_bytes": len(gzip.compress(body, 6)), "samples": body.count(b"\n") - body.count(b"\n#")}
 
     def figures(self):
         agent, *front = kilter.family(self.daemon.process.pid)
         return {"tick_ms": self.ticks(), **self.scrape(), "agent_bytes": resident(agent),
-                "front_bytes": sum(resident(p) for p in front),
-                "map_bytes": self.daemon.value("kilter_map_memory_bytes"), "dropped": self.lost()}
+                "front_bytes": sum(resident(p) for p in front), "front_peak_bytes": sum(peak(p) for p in front),
+                "map_bytes": self.sample("kilter_map_memory_bytes"), "dropped": self.lost()}
 
     def lost(self):
-        return sum(v for labels, v in self.daemon.metrics()["kilter_dropped_total"] if v)
+        """In the kernel's maps and in the model: a name or an edge too many is one as well."""
+        return sum(float(v) for v in re.findall(rb"^kilter_(?:dropped|model_overflow)_total\{.*\} (\S+)$", self.text(), re.M))
 
-    def series(self):
+    def series(self, limits):
         rows = []
+        self.configure(limits)
         for count in SERIES:
             self.daemon.start()
             maker = self.sandbox.spawn([os.path.join(kilter.BUILD, "tests/stimulus/series"),
                                         os.path.join(self.sandbox.bpffs, "kilter"), str(count), str(HOLD_SECONDS)])
-            kilter.wait_for("all series are there", lambda n=count: self.daemon.value("kilter_series", map="series") >= n, 60)
+            kilter.wait_for("all series are there", lambda n=count: self.sample('kilter_series{map="series"}') >= n, 60, every=1)
             rows.append({"series": count, **self.figures()})
             maker.terminate()
             maker.wait()
@@ -178,8 +196,10 @@ def show(result):
               ("scrape, MiB", lambda r: f"{r['scrape_bytes'] / MIB:.2f}"),
               ("gzip, MiB", lambda r: f"{r['scrape_gzip_bytes'] / MIB:.2f}"),
               ("agent, MiB", lambda r: f"{r['agent_bytes'] / MIB:.1f}"), ("front, MiB", lambda r: f"{r['front_bytes'] / MIB:.1f}"),
-              ("maps, MiB", lambda r: f"{r['map_bytes'] / MIB:.1f}"), ("dropped", lambda r: f"{r['dropped']:.0f}"))
+              ("at most", lambda r: f"{r['front_peak_bytes'] / MIB:.1f}"), ("maps, MiB", lambda r: f"{r['map_bytes'] / MIB:.1f}"), ("dropped", lambda r: f"{r['dropped']:.0f}"))
     table(result["series"], "series", common)
+    print("\nthe same with a name for every service and an edge for every pair:")
+    table(result["named"], "series", common)
     table(result["connections"], "connections", (
         *common[:1], *common[4:],
         ("ours, B/conn.", lambda r: f"{(r['memory_bytes'] - r['bare_memory_bytes']) / r['connections']:.0f}")))
@@ -196,11 +216,15 @@ def plot(result, to):
 
     panels = (
         ("request series, thousands", "ms", [("tick", "series", lambda r: r["tick_ms"]),
-                                             ("scrape", "series", lambda r: r["scrape_ms"])]),
+                                             ("tick, with all names and edges", "named", lambda r: r["tick_ms"]),
+                                             ("scrape", "series", lambda r: r["scrape_ms"]),
+                                             ("scrape, with all", "named", lambda r: r["scrape_ms"])]),
         ("request series, thousands", "MiB", [("agent", "series", lambda r: r["agent_bytes"] / MIB),
                                               ("front", "series", lambda r: r["front_bytes"] / MIB),
                                               ("maps", "series", lambda r: r["map_bytes"] / MIB),
-                                              ("a scrape", "series", lambda r: r["scrape_bytes"] / MIB)]),
+                                              ("agent, with all names and edges", "named", lambda r: r["agent_bytes"] / MIB),
+                                              ("front, with all", "named", lambda r: r["front_bytes"] / MIB),
+                                              ("a scrape, with all", "named", lambda r: r["scrape_bytes"] / MIB)]),
         ("open connections, thousands", "ms", [("tick", "connections", lambda r: r["tick_ms"])]),
         ("open connections, thousands", "MiB", [("agent", "connections", lambda r: r["agent_bytes"] / MIB),
                                                 ("kernel, with the sockets", "connections", lambda r: r["memory_bytes"] / MIB),
@@ -211,7 +235,7 @@ def plot(result, to):
     for xlabel, ylabel, curves in panels:
         script.append(f"set xlabel '{xlabel}'; set ylabel '{ylabel}'")
         script.append("plot " + ", ".join(f"'-' using 1:2 with linespoints title '{title}'" for title, _, _ in curves))
-        script.append("".join(data(result[kind], kind, f) for _, kind, f in curves).rstrip())
+        script.append("".join(data(result[kind], "connections" if kind == "connections" else "series", f) for _, kind, f in curves).rstrip())
     subprocess.run(["gnuplot"], input="\n".join(script) + "\n", text=True, check=True)
 
 
@@ -222,7 +246,8 @@ def main():
     options = parser.parse_args()
     scale = Scale()
     try:
-        result = {"series": scale.series(), "connections": scale.connections(), "churn": scale.churn()}
+        result = {"series": scale.series(ROOM), "named": scale.series(NAMED), "connections": scale.connections(),
+                  "churn": scale.churn()}
     finally:
         scale.close()
     show(result)
