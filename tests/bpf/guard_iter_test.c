@@ -35,7 +35,8 @@ static bool load(const struct bpf_object_open_opts *opts, bool lower)
 {
 	skel = guard_iter__open_opts(opts);
 	assert_non_null(skel);
-	probe_row_choose(probe_row_find("guard_iter"), skel->obj, lower);
+	probe_row_choose(probe_row_find("guard_iter"), skel->obj,
+			 lower ? PROBE_TIER_LOWER : PROBE_TIER_FULL);
 	if (!guard_iter__load(skel))
 		return true;
 	guard_iter__destroy(skel);

@@ -81,7 +81,7 @@ void tier_choose(const char *row, const struct bpf_object *obj)
 	const struct probe_row *r = probe_row_find(row);
 
 	assert_non_null(r);
-	probe_row_choose(r, obj, tier_lower);
+	probe_row_choose(r, obj, tier_lower ? PROBE_TIER_LOWER : PROBE_TIER_FULL);
 }
 
 void object_load(const char *row, struct bpf_object_skeleton *skel, const struct sandbox *sandbox)

@@ -25,11 +25,12 @@ enum probe_attach {
 	PROBE_ATTACH_ITER,   /* attached when read */
 };
 
-/* A probe has a full tier and perhaps a lower one, for kernels that lack what the full one takes.
- */
+/* A probe has a full tier and perhaps lower ones, for kernels that lack what the better ones take:
+ * of two, the lower; of three, one between them. */
 enum probe_tier {
 	PROBE_TIER_ANY,
 	PROBE_TIER_FULL,
+	PROBE_TIER_MIDDLE,
 	PROBE_TIER_LOWER,
 };
 
@@ -42,7 +43,7 @@ struct probe_program {
 
 struct probe_status {
 	const char *name, *hooks;
-	char tier[16];	  /* "full", "lower"; "" when not running */
+	char tier[16];	  /* "full", "middle", "lower"; "" when not running */
 	char reason[256]; /* why not running, or not the best tier */
 	bool running, essential;
 	bool off;		 /* switched off in the configuration */

@@ -38,7 +38,7 @@ PROBE_SKELETON(tcp_conn, {
 	skel->rodata->shard_mask = o->shard_mask;
 	skel->rodata->audit_connect = o->config->audit.connect;
 	skel->rodata->audit_listen = o->config->audit.listen;
-	skel->rodata->node_trace = !o->lower;
+	skel->rodata->node_trace = o->tier != PROBE_TIER_LOWER;
 })
 PROBE_SKELETON(request, {
 	skel->rodata->shard_mask = o->shard_mask;
@@ -57,7 +57,7 @@ PROBE_SKELETON(syscall, (void)o)
 PROBE_SKELETON(sock_iter, {
 	skel->rodata->shard_mask = o->shard_mask;
 	skel->rodata->observed_id = o->cgroup_id;
-	skel->rodata->adopt_secret = o->lower ? o->adopt_secret : 0;
+	skel->rodata->adopt_secret = o->tier == PROBE_TIER_LOWER ? o->adopt_secret : 0;
 })
 
 static bool syscalls_enabled(const struct config *c)
@@ -100,8 +100,8 @@ const struct probe_row probe_rows[] = {
     {ROW(tcp_conn), .hooks = "sockops cgroup/sock_release tp_btf/inet_sock_set_state",
      .essential = true,
      .missing = "no connection is counted without it; sockops with socket storage is Linux 5.10",
-     .full_takes = "socket storage in tracing programs (Linux 5.11)",
-     .setting = "kernel.tracing_storage", .full_allowed = tracing_storage_allowed,
+     .better = {{"socket storage in tracing programs (Linux 5.11)", "kernel.tracing_storage",
+		 tracing_storage_allowed, NULL}},
      .programs = {{"tcp_life", PROBE_ATTACH_CGROUP, true, PROBE_TIER_ANY},
 		  {"tcp_release", PROBE_ATTACH_CGROUP, true, PROBE_TIER_ANY},
 		  {"tcp_adopted_end", PROBE_ATTACH_TRACE, true, PROBE_TIER_FULL}}},
@@ -112,8 +112,8 @@ const struct probe_row probe_rows[] = {
 		  {"retire_series", PROBE_ATTACH_NONE, false, PROBE_TIER_ANY}}},
     {ROW(guard_connect), .hooks = "cgroup/connect4,6 cgroup/sendmsg4,6", .essential = true,
      .missing = "no connection has an owner without it, and no circuit is counted or enforced",
-     .full_takes = "bpf_set_retval in connect hooks (Linux 6.1)", .setting = "kernel.set_retval",
-     .full_allowed = set_retval_allowed,
+     .better = {{"bpf_set_retval in connect hooks (Linux 6.1)", "kernel.set_retval",
+		 set_retval_allowed, NULL}},
      .programs = {{"guard_connect4", PROBE_ATTACH_CGROUP, true, PROBE_TIER_FULL},
 		  {"guard_connect6", PROBE_ATTACH_CGROUP, true, PROBE_TIER_FULL},
 		  {"guard_sendmsg4", PROBE_ATTACH_CGROUP, true, PROBE_TIER_FULL},
@@ -125,8 +125,8 @@ const struct probe_row probe_rows[] = {
     {ROW(guard_iter), .hooks = "iter/bpf_sk_storage_map iter/tcp", .essential = false,
      .missing = "connections older than their circuit join it with their first failure only, and "
 		"none is ended when it opens",
-     .full_takes = "bpf_sock_destroy (Linux 6.5)", .setting = "kernel.sock_destroy",
-     .full_allowed = sock_destroy_allowed,
+     .better = {{"bpf_sock_destroy (Linux 6.5)", "kernel.sock_destroy", sock_destroy_allowed,
+		 NULL}},
      .programs = {{"guard_join", PROBE_ATTACH_ITER, true, PROBE_TIER_ANY},
 		  {"guard_close", PROBE_ATTACH_ITER, true, PROBE_TIER_FULL}}},
     {ROW(audit_process), .hooks = "tp_btf/sched_process_exec,exit", .essential = false,
@@ -135,8 +135,8 @@ const struct probe_row probe_rows[] = {
 		  {"audit_process_exit", PROBE_ATTACH_TRACE, false, PROBE_TIER_ANY}}},
     {ROW(syscall), .hooks = "raw_tp/sys_enter,exit", .essential = false,
      .missing = "no system-call figures without it", .enabled = syscalls_enabled,
-     .full_takes = "task storage in tracing programs (Linux 5.12)",
-     .setting = "kernel.task_storage", .full_allowed = task_storage_allowed,
+     .better = {{"task storage in tracing programs (Linux 5.12)", "kernel.task_storage",
+		 task_storage_allowed, NULL}},
      .programs = {{"syscall_enter", PROBE_ATTACH_NONE, false, PROBE_TIER_FULL},
 		  {"syscall_exit", PROBE_ATTACH_NONE, false, PROBE_TIER_FULL},
 		  {"syscall_enter_by_thread", PROBE_ATTACH_NONE, false, PROBE_TIER_LOWER},
@@ -144,8 +144,8 @@ const struct probe_row probe_rows[] = {
      .maps = {{"syscall_tasks", PROBE_TIER_FULL}, {"syscall_threads", PROBE_TIER_LOWER}}},
     {ROW(sock_iter), .hooks = "iter/tcp iter/task_file", .essential = false,
      .missing = "sockets older than the agent stay unseen without it",
-     .full_takes = "sockets in file iterators (Linux 5.11)", .setting = "kernel.tracing_storage",
-     .full_allowed = tracing_storage_allowed,
+     .better = {{"sockets in file iterators (Linux 5.11)", "kernel.tracing_storage",
+		 tracing_storage_allowed, NULL}},
      .programs = {{"adopt_listeners", PROBE_ATTACH_ITER, true, PROBE_TIER_FULL},
 		  {"adopt_tcp", PROBE_ATTACH_ITER, true, PROBE_TIER_FULL},
 		  {"poll_listeners", PROBE_ATTACH_ITER, true, PROBE_TIER_FULL},
@@ -154,22 +154,36 @@ const struct probe_row probe_rows[] = {
 };
 const unsigned int probe_rows_count = sizeof(probe_rows) / sizeof(probe_rows[0]);
 
-void probe_row_choose(const struct probe_row *row, const struct bpf_object *obj, bool lower)
+const char *probe_tier_name(enum probe_tier tier)
 {
-	enum probe_tier other = lower ? PROBE_TIER_FULL : PROBE_TIER_LOWER;
+	static const char *const names[] = {[PROBE_TIER_ANY] = "any",
+					    [PROBE_TIER_FULL] = "full",
+					    [PROBE_TIER_MIDDLE] = "middle",
+					    [PROBE_TIER_LOWER] = "lower"};
 
+	return names[tier];
+}
+
+static bool is_of(enum probe_tier wanted, enum probe_tier tier)
+{
+	return wanted == PROBE_TIER_ANY || wanted == tier;
+}
+
+void probe_row_choose(const struct probe_row *row, const struct bpf_object *obj,
+		      enum probe_tier tier)
+{
 	for (unsigned int i = 0; i < PROBE_PROGRAMS_MAX && row->programs[i].name; i++) {
 		struct bpf_program *prog =
 		    bpf_object__find_program_by_name(obj, row->programs[i].name);
 
 		if (prog)
-			bpf_program__set_autoload(prog, row->programs[i].tier != other);
+			bpf_program__set_autoload(prog, is_of(row->programs[i].tier, tier));
 	}
 	for (unsigned int i = 0; i < PROBE_TIER_MAPS_MAX && row->maps[i].name; i++) {
 		struct bpf_map *map = bpf_object__find_map_by_name(obj, row->maps[i].name);
 
 		if (map)
-			bpf_map__set_autocreate(map, row->maps[i].tier != other);
+			bpf_map__set_autocreate(map, is_of(row->maps[i].tier, tier));
 	}
 }
 

@@ -30,6 +30,8 @@
 #include "probe/probe.h"
 #include "probe/registry.h"
 
+#define ENOTSUPP 524 /* the kernel's own, which strerror() does not know */
+
 struct attached {
 	const struct probe_program *desc;
 	struct bpf_program *prog;
@@ -192,7 +194,7 @@ static int load_row(struct probe_set *set, struct loaded *p, const struct probe_
 	if (!p->obj)
 		return errno ? -errno : -EINVAL;
 	size_maps(p->obj, o->config, set->dir);
-	probe_row_choose(p->row, p->obj, o->lower);
+	probe_row_choose(p->row, p->obj, o->tier);
 	libbpf_last[0] = '\0';
 	err = bpf_object__load(p->obj);
 	if (err)
@@ -249,18 +251,25 @@ static int make_overflow_series(const struct loaded *p)
 	return 0;
 }
 
-/* What an earlier daemon pinned of programs that this tier does not have. */
-static void unpin_other_tier(const struct probe_set *set, const struct loaded *p)
+/* What an earlier daemon pinned of programs that this tier does not have. Those whose like may run
+ * but once have to be gone before this tier's are attached. */
+static void unpin_other_tiers(const struct probe_set *set, const struct loaded *p, bool overlap)
 {
 	char path[CONFIG_PATH_LEN + 80];
 
 	for (unsigned int i = 0; i < PROBE_PROGRAMS_MAX && p->row->programs[i].name; i++) {
-		const struct bpf_program *prog = find_program(p, p->row->programs[i].name);
+		const struct probe_program *desc = &p->row->programs[i];
+		const struct bpf_program *prog = find_program(p, desc->name);
+		struct bpf_link *old;
 
-		if (prog && bpf_program__autoload(prog))
+		if (desc->overlap != overlap || (prog && bpf_program__autoload(prog)))
 			continue;
-		snprintf(path, sizeof(path), "%s/%s", set->links, p->row->programs[i].name);
-		unlink(path);
+		snprintf(path, sizeof(path), "%s/%s", set->links, desc->name);
+		old = bpf_link__open(path);
+		if (libbpf_get_error(old))
+			continue;
+		bpf_link__unpin(old);
+		bpf_link__destroy(old);
 	}
 }
 
@@ -306,6 +315,7 @@ static int open_tier(struct probe_set *set, struct loaded *p, const struct probe
 		snprintf(p->reason, sizeof(p->reason), "series: %s", strerror(-err));
 		return err;
 	}
+	unpin_other_tiers(set, p, false);
 	for (unsigned int i = 0; i < PROBE_PROGRAMS_MAX && p->row->programs[i].name; i++) {
 		struct attached *a = &p->programs[n];
 
@@ -317,51 +327,71 @@ static int open_tier(struct probe_set *set, struct loaded *p, const struct probe
 		if (a->desc->attach != PROBE_ATTACH_CGROUP && a->desc->attach != PROBE_ATTACH_TRACE)
 			continue;
 		err = attach_one(set, a);
+		if (err == -ENOTSUPP) /* no errno of user space */
+			err = -EOPNOTSUPP;
 		if (err) {
 			snprintf(p->reason, sizeof(p->reason), "%s: attach: %s", a->desc->name,
 				 strerror(-err));
 			return err;
 		}
 	}
-	unpin_other_tier(set, p);
+	unpin_other_tiers(set, p, true);
 	p->running = true;
 	return 0;
 }
 
-/* The full tier, or the lower one where there is one and the full one is refused, by the kernel or
- * by the configuration. */
-static int open_row(struct probe_set *set, struct loaded *p, struct probe_options *o)
+/* Opens the tier o->tier, which takes what `better` says (NULL: it is the lowest); p->reason says
+ * why it did not work. */
+static int try_tier(struct probe_set *set, struct loaded *p, struct probe_options *o,
+		    const struct probe_better *better)
 {
-	const struct probe_row *row = p->row;
-	int err = -EOPNOTSUPP;
+	char why[sizeof(p->reason)];
+	int err;
 
 	p->reason[0] = '\0';
-	o->lower = false;
-	if (!row->full_takes || row->full_allowed(o->config)) {
-		err = open_tier(set, p, o);
-		snprintf(p->tier, sizeof(p->tier), "full");
-	} else {
-		snprintf(p->reason, sizeof(p->reason), "%s is false", row->setting);
+	if (better && !better->allowed(o->config)) {
+		snprintf(p->reason, sizeof(p->reason), "%s is false", better->setting);
+		return -EOPNOTSUPP;
 	}
-	if (err && row->full_takes) {
-		char why[sizeof(p->reason)];
-
-		if (row->full_allowed(o->config))
-			snprintf(why, sizeof(why), "no %s: %.150s", row->full_takes, p->reason);
-		else
-			snprintf(why, sizeof(why), "%s", p->reason);
-		unload_row(p);
-		o->lower = true;
+	err = better && better->there ? better->there(p->reason, sizeof(p->reason)) : 0;
+	if (!err)
 		err = open_tier(set, p, o);
-		snprintf(p->tier, sizeof(p->tier), "lower");
-		if (!err)
-			snprintf(p->reason, sizeof(p->reason), "%s", why);
+	if (err && better) {
+		snprintf(why, sizeof(why), "no %s: %.150s", better->takes, p->reason);
+		memcpy(p->reason, why, sizeof(why));
+	}
+	return err;
+}
+
+/* The best tier that neither the kernel nor the configuration refuses. */
+static int open_row(struct probe_set *set, struct loaded *p, struct probe_options *o)
+{
+	const struct probe_better *better = p->row->better;
+	char why[sizeof(p->reason)] = ""; /* not a better one */
+	size_t len;
+	int err;
+
+	for (unsigned int i = 0;; i++) {
+		bool lowest = i == PROBE_BETTER_MAX || !better[i].takes;
+
+		o->tier = lowest && i ? PROBE_TIER_LOWER : PROBE_TIER_FULL + i;
+		err = try_tier(set, p, o, lowest ? NULL : &better[i]);
+		if (!err || lowest)
+			break;
+		unload_row(p);
+		len = strlen(why);
+		snprintf(why + len, sizeof(why) - len, "%s%s", len ? "; " : "", p->reason);
 	}
 	if (err) {
 		unload_row(p);
 		p->tier[0] = '\0';
+		return err;
 	}
-	return err;
+	snprintf(p->tier, sizeof(p->tier), "%s", probe_tier_name(o->tier));
+	memcpy(p->reason, why, sizeof(why));
+	if (p->reason[0])
+		log_info("probe %s: tier %s: %s", p->row->name, p->tier, p->reason);
+	return 0;
 }
 
 static int take_lock(struct probe_set *set)
