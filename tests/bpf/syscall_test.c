@@ -42,7 +42,8 @@ static int group_setup(void **state)
 	assert_int_equal(sandbox_init(&t.sandbox), 0);
 	t.skel = syscall__open_opts(&opts);
 	assert_non_null(t.skel);
-	object_load("syscall", t.skel->skeleton, &t.sandbox);
+	tier_choose("syscall", t.skel->obj);
+	object_load(t.skel->skeleton, &t.sandbox);
 	return 0;
 }
 

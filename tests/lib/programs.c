@@ -84,12 +84,11 @@ void tier_choose(const char *row, const struct bpf_object *obj)
 	probe_row_choose(r, obj, tier_lower ? PROBE_TIER_LOWER : PROBE_TIER_FULL);
 }
 
-void object_load(const char *row, struct bpf_object_skeleton *skel, const struct sandbox *sandbox)
+void object_load(struct bpf_object_skeleton *skel, const struct sandbox *sandbox)
 {
 	__u32 zero = 0;
 	int fd;
 
-	tier_choose(row, *skel->obj);
 	assert_int_equal(bpf_object__load_skeleton(skel), 0);
 	fd = bpf_object__find_map_fd_by_name(*skel->obj, "observed_cgroup");
 	assert_true(fd >= 0);

@@ -41,9 +41,9 @@ int tier_runs(int (*run)(const char *name));
 /* The same, once, in the best tier that is named: for what does not depend on it. */
 int tier_run_best(int (*run)(const char *name));
 void tier_choose(const char *row, const struct bpf_object *obj);
-/* One object that is not among those below, opened and not yet loaded: in the tier of the run, for
- * the sandbox's cgroup alone. */
-void object_load(const char *row, struct bpf_object_skeleton *skel, const struct sandbox *sandbox);
+/* One object that is not among those below, opened and its tier chosen: for the sandbox's cgroup
+ * alone. */
+void object_load(struct bpf_object_skeleton *skel, const struct sandbox *sandbox);
 
 void programs_load(struct programs *p);	  /* sandbox_init() and every object */
 void programs_attach(struct programs *p); /* all that counts; nothing of the iterators */

@@ -4,19 +4,22 @@
 """The lower tiers, forced by the configuration: what older kernels get does the same."""
 
 import errno
+import itertools
 import os
 import socket
+import subprocess
 import threading
+import time
 import unittest
 
 import kilter
 
 LOWER = """
-kernel: {set_retval: false, tracing_storage: false, task_storage: false, map_batch: false}
+kernel: {set_retval: false, tracing_storage: false, task_storage: false, map_batch: false, lsm: false, fentry: false}
 syscalls: {window: 1s, period: 1s}
 """
 KEYS = {"guard_connect": "kernel.set_retval", "tcp_conn": "kernel.tracing_storage",
-        "sock_iter": "kernel.tracing_storage", "syscall": "kernel.task_storage"}
+        "sock_iter": "kernel.tracing_storage", "syscall": "kernel.task_storage", "audit_process": "kernel.lsm"}
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 REQUEST = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
 
@@ -55,7 +58,12 @@ class Tiers(kilter.Case):
         self.daemon.start()
 
     def lower(self):
-        return {p["name"]: p["reason"] for p in self.daemon.json("/api/v1/status")["probes"] if p["tier"] == "lower"}
+        """What is in its lower tier because a key says so, not because this kernel has no better one."""
+        return {p["name"]: p["reason"] for p in self.daemon.json("/api/v1/status")["probes"]
+                if p["tier"] == "lower" and p["reason"].startswith("kernel.")}
+
+    def executed(self, marker):
+        return [r for r in self.daemon.audited() if r["event.action"] == "exec" and marker in r["process.args"]]
 
     def agree(self, count):
         self.settle(kilter.SERVER, {"200": count})
@@ -116,8 +124,17 @@ guard:
             self.assertEqual({n for n in links if n.startswith("guard_connect")},
                              {"guard_connect4_rewrite", "guard_connect6_rewrite"} if config else
                              {"guard_connect4", "guard_connect6"})
+            self.assertEqual(len([n for n in links if n.startswith("audit_exec")]), 1, links)
             self.sandbox.call(ask, self.nginx.port, 20)
             self.agree(20 * count)
+            subprocess.run(["/bin/true", f"tier {count}"], preexec_fn=self.sandbox.join, check=True)
+            kilter.wait_for("the exec is written", lambda: self.executed(f"tier {count}"))
+        time.sleep(2 * kilter.TICK_SECONDS)
+        records = [self.executed(f"tier {n}") for n in (1, 2, 3)]
+        self.assertEqual([len(r) for r in records], [1, 1, 1])
+        for record in itertools.chain(*records):
+            self.assertEqual(record["process.executable"], "/bin/true")
+            self.assertEqual(record["process.parent.pid"], os.getpid())
 
 
 if __name__ == "__main__":

@@ -196,6 +196,11 @@ suspended() { # LABEL
 	result "$1: after a sleep trials close a circuit, and no count is lost" $?
 }
 
+# shellcheck disable=SC2317 # reaches calls it
+executed() { # MARK: how many execs of it are in the trail
+	kilter audit query --action exec -o json | grep -c "\"$1\""
+}
+
 daemon() { # LABEL: the first run has the best tiers, another is told by its environment
 	old_connection
 	/kilter/kilterd --config /etc/kilter/kilter.yaml > /tmp/kilterd.log 2>&1 &
@@ -216,13 +221,19 @@ daemon() { # LABEL: the first run has the best tiers, another is told by its env
 	guarded "$1"
 	unplugged "$1"
 	[ "$1" = lower ] || suspended "$1"
+	for _ in 1 2 3 4 5; do /bin/busybox true "audit-$1"; done
+	reaches 10 5 executed "audit-$1"
+	result "$1: each exec is recorded, once" $?
 	kill -9 $daemon
 	wait $daemon
 	for _ in 1 2 3 4 5; do curl -s -o /dev/null http://127.0.0.1/; done # counted while it is dead
+	for _ in 1 2 3 4 5; do /bin/busybox true "audit-$1"; done
 	/kilter/kilterd --config /etc/kilter/kilter.yaml > /tmp/kilterd2.log 2>&1 &
 	daemon=$!
 	wait_ready $daemon && agree 200
 	result "$1: killed and started again, no count is lost" $?
+	reaches 10 10 executed "audit-$1"
+	result "$1: execs while it was dead are recorded, once" $?
 	sampled
 	result "$1: system calls are sampled" $?
 	kilter status
@@ -255,8 +266,9 @@ benched() {
 	cat /tmp/kilterd.log
 }
 
+KILTER_TEST_AUDIT_TIERS=$(sed -n 's/.*vm_audit=\([a-z,]*\).*/\1/p' /proc/cmdline)
 KILTER_TEST_TIERS=$(sed -n 's/.*vm_tiers=\([a-z,]*\).*/\1/p' /proc/cmdline)
-export KILTER_TEST_TIERS
+export KILTER_TEST_TIERS KILTER_TEST_AUDIT_TIERS
 mkdir -p /etc/kilter
 # A dependency that refuses, and a policy that may refuse in turn.
 cat > /etc/kilter/kilter.yaml << C
@@ -279,7 +291,7 @@ done
 nginx -c /kilter/nginx.conf
 daemon best
 export KILTER_KERNEL_SET_RETVAL=false KILTER_KERNEL_TRACING_STORAGE=false KILTER_KERNEL_TASK_STORAGE=false \
-	KILTER_KERNEL_SOCK_DESTROY=false KILTER_KERNEL_MAP_BATCH=false
+	KILTER_KERNEL_SOCK_DESTROY=false KILTER_KERNEL_MAP_BATCH=false KILTER_KERNEL_LSM=false KILTER_KERNEL_FENTRY=false
 daemon lower
 # What the kernel warned of meanwhile is a fault of ours.
 ! dmesg | grep -E "WARNING: |BUG: |run-time allocation"

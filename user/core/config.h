@@ -113,7 +113,8 @@ struct config {
 
 	/* What of the kernel may be used where it is there; false: its lower tier. */
 	struct {
-		bool set_retval, tracing_storage, task_storage, sock_destroy, map_batch;
+		bool set_retval, tracing_storage, task_storage, sock_destroy, map_batch, lsm,
+		    fentry;
 	} kernel;
 
 	struct {

@@ -74,6 +74,12 @@ const struct config_field config_fields[] = {
     {"kernel.sock_destroy", FIELD_BOOL, AT(kernel.sock_destroy), 0, 0, NULL, "true", false,
      "End established connections of an open circuit where the kernel can (Linux 6.5) and a policy "
      "asks for it; false: they are left."},
+    {"kernel.lsm", FIELD_BOOL, AT(kernel.lsm), 0, 0, NULL, "true", false,
+     "See what is executed with an LSM program where the kernel can (Linux 5.7, with bpf among its "
+     "LSMs); false: see kernel.fentry."},
+    {"kernel.fentry", FIELD_BOOL, AT(kernel.fentry), 0, 0, NULL, "true", false,
+     "See what is executed at a function of the kernel where it can (Linux 5.5, on arm64 6.4) and no "
+     "LSM program does; false: at a tracepoint."},
     {"kernel.map_batch", FIELD_BOOL, AT(kernel.map_batch), 0, 0, NULL, "true", false,
      "Read maps many entries a call; false: key by key."},
     {"audit.file", FIELD_STRING, AT(audit.file), 0, 0, NULL, "/var/log/kilter/audit.jsonl", false,

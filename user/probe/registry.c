@@ -9,6 +9,7 @@
 #include "audit_process.skel.h"
 #include "guard_connect.skel.h"
 #include "guard_iter.skel.h"
+#include "probe/lsm.h"
 #include "request.skel.h"
 #include "sock_iter.skel.h"
 #include "sock_owner.skel.h"
@@ -90,6 +91,16 @@ static bool task_storage_allowed(const struct config *c)
 	return c->kernel.task_storage;
 }
 
+static bool lsm_allowed(const struct config *c)
+{
+	return c->kernel.lsm;
+}
+
+static bool fentry_allowed(const struct config *c)
+{
+	return c->kernel.fentry;
+}
+
 #define ROW(n) .name = #n, .open = n##_row_open, .destroy = n##_row_destroy
 
 const struct probe_row probe_rows[] = {
@@ -129,10 +140,15 @@ const struct probe_row probe_rows[] = {
 		 NULL}},
      .programs = {{"guard_join", PROBE_ATTACH_ITER, true, PROBE_TIER_ANY},
 		  {"guard_close", PROBE_ATTACH_ITER, true, PROBE_TIER_FULL}}},
-    {ROW(audit_process), .hooks = "tp_btf/sched_process_exec,exit", .essential = false,
+    {ROW(audit_process), .hooks = "exec: lsm or fentry or tp_btf; exit: tp_btf", .essential = false,
      .missing = "no exec or exit records without it", .enabled = process_audit_enabled,
-     .programs = {{"audit_process_exec", PROBE_ATTACH_TRACE, false, PROBE_TIER_ANY},
-		  {"audit_process_exit", PROBE_ATTACH_TRACE, false, PROBE_TIER_ANY}}},
+     .better = {{"LSM programs (Linux 5.7, on arm64 6.4)", "kernel.lsm", lsm_allowed,
+		 probe_lsm_there},
+		{"fentry (Linux 5.5, on arm64 6.4)", "kernel.fentry", fentry_allowed, NULL}},
+     .programs = {{"audit_exec_lsm", PROBE_ATTACH_TRACE, false, PROBE_TIER_FULL},
+		  {"audit_exec_func", PROBE_ATTACH_TRACE, false, PROBE_TIER_MIDDLE},
+		  {"audit_exec_tp", PROBE_ATTACH_TRACE, false, PROBE_TIER_LOWER},
+		  {"audit_exit_tp", PROBE_ATTACH_TRACE, false, PROBE_TIER_ANY}}},
     {ROW(syscall), .hooks = "raw_tp/sys_enter,exit", .essential = false,
      .missing = "no system-call figures without it", .enabled = syscalls_enabled,
      .better = {{"task storage in tracing programs (Linux 5.12)", "kernel.task_storage",
