@@ -51,6 +51,7 @@
 #define FRONT_GRACE_NS	 (5 * NS_PER_SEC)
 #define VERIFY_TICKS	 5  /* our links are looked after every so many ticks */
 #define LISTENERS_TICKS	 5  /* accept queues are polled every so many ticks */
+#define LAST_DRAINS	 16 /* of 4096 records each: more than the ring buffer holds */
 #define COMMANDS_PER_RUN 16 /* then the tick gets its turn */
 #define FAULT_LEN	 512
 
@@ -746,6 +747,8 @@ static int new_loop(struct agent *a)
 static void stop_rooms(struct agent *a)
 {
 	if (a->audit && a->collect && a->model) {
+		for (unsigned int i = 0; i < LAST_DRAINS; i++)
+			collect_drain_events(a->collect);
 		tick(a, 0); /* what has been counted is told before we go */
 		bus_publish(&(struct bus_event){.kind = BUS_AGENT_STOP,
 						.subject = "kilterd",

@@ -56,7 +56,7 @@ static __noinline int dns_seen(struct __sk_buff *skb)
 		bpf_ringbuf_discard(e, 0);
 		return 0;
 	}
-	bpf_ringbuf_submit(e, 0);
+	event_submit_now(e);
 	return 0;
 }
 

@@ -522,7 +522,7 @@ __noinline int guard_tell_daemon(__u32 workload, __u32 peer, __u64 outcome)
 		e->consecutive = rt->consecutive;
 		e->by = rt->tripped_by;
 	}
-	bpf_ringbuf_submit(e, 0);
+	event_submit_now(e);
 	return 0;
 }
 

@@ -71,7 +71,7 @@ static __always_inline int exec_done(const struct linux_binprm *bprm)
 		return 0;
 	mm = BPF_CORE_READ((struct task_struct *)bpf_get_current_task(), mm);
 	e->args_len = exec_copy(e, BPF_CORE_READ(mm, arg_start), BPF_CORE_READ(mm, arg_end));
-	bpf_ringbuf_submit(e, 0);
+	event_submit(e);
 	return 0;
 }
 
@@ -102,7 +102,7 @@ int BPF_PROG(audit_exec_lsm, const struct linux_binprm *bprm)
 	e->args_len = end;
 	if (left <= 0)
 		e->args_truncated = 0; /* the environment alone was */
-	bpf_ringbuf_submit(e, 0);
+	event_submit(e);
 	return 0;
 }
 
@@ -136,6 +136,6 @@ int BPF_PROG(audit_exit_tp, struct task_struct *task)
 	e->start_ns = task->start_boottime;
 	e->code = code >> 8 & 0xff; /* wait(2): the status a parent gets */
 	e->signal = code & 0x7f;
-	bpf_ringbuf_submit(e, 0);
+	event_submit(e);
 	return 0;
 }

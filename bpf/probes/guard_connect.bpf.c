@@ -46,7 +46,7 @@ static __always_inline void record(__u32 workload, const struct kilter_peer *pee
 	e->err = err;
 	e->backlog = 0;
 	e->reason = reason;
-	bpf_ringbuf_submit(e, 0);
+	event_submit(e);
 }
 
 /*

@@ -24,6 +24,7 @@
 #define KILTER_SYSCALL_ERRORS_MAX  32768      /* {workload, syscall, errno} triples */
 #define KILTER_CIRCUITS_MAX	   16384      /* guard policy and runtime entries */
 #define KILTER_EVENTS_BYTES	   (4u << 20) /* audit ring buffer; a power of two */
+#define KILTER_EVENTS_WAKE_BYTES   (KILTER_EVENTS_BYTES / 8) /* waiting: the daemon is woken */
 
 #define KILTER_INTERN_PROBES 4 /* linear probes on a hash collision of an id */
 #define KILTER_PIPELINE_MAX                                                   \
