@@ -14,11 +14,15 @@ const volatile bool audit_connect = true;
 #define GIVE_UP_NS 1000000000ull
 
 enum {
+	E_ACCES = 13,
+	E_NONET = 64,
+	E_NOPROTOOPT = 92,
 	E_ADDRNOTAVAIL = 99,
 	E_NETUNREACH = 101,
 	E_CONNRESET = 104,
 	E_TIMEDOUT = 110,
 	E_CONNREFUSED = 111,
+	E_HOSTDOWN = 112,
 	E_HOSTUNREACH = 113,
 	E_CANCELED = 125
 };

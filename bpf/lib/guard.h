@@ -151,6 +151,7 @@ struct guard_ticket {
 	__u64 counted_ns; /* 0, or the made_ns of the runtime that counts it as open */
 	__u32 reason;	  /* of a refusal, enum kilter_refusal */
 	bool trial;	  /* of a half-open circuit: its first outcome gives the permit back */
+	bool answered;	  /* of UDP: its destination has ever answered */
 };
 
 #define GUARD_DEBT_NS  1000000000ull   /* beyond a burst; no caller waits so long */
@@ -249,7 +250,7 @@ static __always_inline enum guard_verdict guard_check(__u32 workload, __u32 peer
 {
 	struct kilter_guard_runtime *rt = NULL;
 	bool enforce, ramp, redirect = false, trial = false;
-	__u32 reason;
+	__u32 reason, answered;
 
 	__builtin_memset(ret, 0, sizeof(*ret));
 	if (guard_find(workload, peer, &ret->key, p, sizeof(*p)) &&
@@ -268,6 +269,7 @@ static __always_inline enum guard_verdict guard_check(__u32 workload, __u32 peer
 
 	bpf_spin_lock(&rt->lock);
 	reason = guard_admit(rt, p, enforce, ramp, now_ns, &trial);
+	answered = rt->answered;
 	if (reason < KILTER_REFUSALS) { /* and never the index of another */
 		redirect = enforce && guard_redirects(p, reason, family);
 		if (redirect)
@@ -286,6 +288,7 @@ static __always_inline enum guard_verdict guard_check(__u32 workload, __u32 peer
 	bpf_spin_unlock(&rt->lock);
 
 	ret->trial = trial;
+	ret->answered = answered;
 	ret->reason = reason;
 	if (reason >= KILTER_REFUSALS || !enforce)
 		return GUARD_PASS;
@@ -320,12 +323,19 @@ static __always_inline void guard_uncount(const struct kilter_circuit_key *count
  * failure nor a success (closed before anything was asked) still ends a trial. */
 #define GUARD_SUCCESS (1u << 8)
 #define GUARD_TRIAL   (1u << 9)
+/* Of UDP (lib/udp.h): a datagram came back; none did, and that is a failure where one ever has; and
+ * where none ever has, it is a success. */
+#define GUARD_ANSWERED (1u << 13)
+#define GUARD_SILENT   (1u << 14)
+#define GUARD_QUIET    (1u << 15)
+#define GUARD_OF_UDP   (GUARD_ANSWERED | GUARD_SILENT | GUARD_QUIET)
 /* What becomes of it inside. */
-#define GUARD_FAILED	  (1u << 10)
-#define GUARD_SLOW	  (1u << 11)
-#define GUARD_LATE	  (1u << 12)		 /* of an earlier stay in some state */
-#define GUARD_STATUS(s)	  ((__u64)(s) << 16)	 /* HTTP status, 0: none */
-#define GUARD_TOOK(units) ((__u64)(units) << 32) /* of KILTER_SLOW_SHIFT */
+#define GUARD_FAILED	    (1u << 10)
+#define GUARD_SLOW	    (1u << 11)
+#define GUARD_LATE	    (1u << 12)		   /* of an earlier stay in some state */
+#define GUARD_STATUS_FAILED (1u << 7)		   /* above KILTER_FAIL_ON_* */
+#define GUARD_STATUS(s)	    ((__u64)(s) << 16)	   /* HTTP status, 0: none */
+#define GUARD_TOOK(units)   ((__u64)(units) << 32) /* of KILTER_SLOW_SHIFT */
 
 /* Is it one of the statuses that the policy calls failures? Read without a copy: a policy that is
  * replaced meanwhile answers for itself or for its successor. */
@@ -408,6 +418,32 @@ static __always_inline __u32 guard_trips_for(const struct kilter_guard_runtime *
 #define GUARD_TRIPPED	      (1ull << 62)
 #define GUARD_VERDICT	      (2ull << 62)
 
+/* Under the lock: what the silence of a destination means. */
+static __always_inline __u64 guard_silence(struct kilter_guard_runtime *rt, __u64 is)
+{
+	if (is & GUARD_ANSWERED)
+		rt->answered = 1;
+	if (rt->answered)
+		return is & GUARD_SILENT ? is | GUARD_FAILED : is;
+	return is & GUARD_QUIET ? is | GUARD_SUCCESS : is;
+}
+
+/* Under the lock: what a failure was. */
+static __always_inline void guard_count_failure(struct kilter_guard_runtime *rt, __u64 is)
+{
+	rt->failures++;
+	rt->total_failures++;
+	rt->consecutive++;
+	if (is & KILTER_FAIL_ON_CONNECT)
+		rt->failed[KILTER_FAILED_CONNECT]++;
+	else if (is & (KILTER_FAIL_ON_NO_ANSWER | GUARD_SILENT))
+		rt->failed[KILTER_FAILED_NO_ANSWER]++;
+	else if (is & GUARD_STATUS_FAILED)
+		rt->failed[KILTER_FAILED_HTTP]++;
+	else
+		rt->failed[KILTER_FAILED_SLOW]++;
+}
+
 /* Under the lock: does an outcome matter in this state? Gives the permit of a trial back. */
 static __always_inline bool guard_counts(struct kilter_guard_runtime *rt,
 					 const struct kilter_guard_rules *p, __u64 is)
@@ -434,9 +470,7 @@ static __always_inline __u64 guard_count(struct kilter_guard_runtime *rt,
 	if (is & GUARD_SLOW)
 		rt->total_slow++;
 	if (is & GUARD_FAILED) {
-		rt->failures++;
-		rt->total_failures++;
-		rt->consecutive++;
+		guard_count_failure(rt, is);
 	} else {
 		rt->successes++;
 		rt->total_successes++;
@@ -472,13 +506,19 @@ __noinline __u64 guard_outcome(__u32 workload, __u32 peer, __u64 generation, __u
 	struct kilter_circuit_key key = {.workload = workload, .peer = peer};
 	struct kilter_guard_rules rules, *p = &rules;
 	struct kilter_guard_runtime *rt;
-	__u64 is = what & (GUARD_SUCCESS | GUARD_TRIAL), tell = 0; /* one word to keep, not five */
+	__u64 is = what & (GUARD_SUCCESS | GUARD_TRIAL | GUARD_OF_UDP),
+	      tell = 0; /* one word to keep */
 
 	barrier_var(p); /* one piece of memory: clang would keep each field in a place of its own */
 	if (!guard_policy_read(&key, p, sizeof(*p)) || p->mode == KILTER_GUARD_OFF)
 		return 0;
-	if (what & p->failures || guard_status_fails(&key, what >> 16 & 0xffff))
+	is |= what & p->failures;
+	if (guard_status_fails(&key, what >> 16 & 0xffff))
+		is |= GUARD_STATUS_FAILED;
+	if (is & (KILTER_FAIL_ON_CONNECT | KILTER_FAIL_ON_NO_ANSWER | GUARD_STATUS_FAILED))
 		is |= GUARD_FAILED;
+	if (!(p->failures & KILTER_FAIL_ON_NO_ANSWER))
+		is &= ~(__u64)GUARD_SILENT;
 	if (p->slow && what >> 32 > p->slow)
 		is |= GUARD_SLOW;
 	if (generation && generation != p->generation)
@@ -491,6 +531,7 @@ __noinline __u64 guard_outcome(__u32 workload, __u32 peer, __u64 generation, __u
 		return p->generation;
 
 	bpf_spin_lock(&rt->lock);
+	is = guard_silence(rt, is);
 	if (guard_settle(rt, p, now_ns) && guard_counts(rt, p, is) &&
 	    is & (GUARD_FAILED | GUARD_SUCCESS))
 		tell = guard_count(rt, p, is, now_ns);

@@ -9,6 +9,7 @@
  * loaded when the first ones are refused by the verifier.
  */
 #include "lib/connect.h"
+#include "lib/udp.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -50,33 +51,98 @@ static __always_inline void record(__u32 workload, const struct kilter_peer *pee
 }
 
 /*
- * UDP: a connect(), or a datagram to an address. Nothing is known of its outcome: while half-open
- * what was let through counts as a success, or the circuit would never close. No other program has
- * an interest in UDP sockets, so they have no storage, and the caller is asked for at each call;
- * but only when some policy concerns UDP at all.
+ * What a socket has under way ends, when it turns to another destination; and when it has waited
+ * long enough: then this is another call. True: it is a trial, and goes on: one, however often it
+ * is sent (nor is it asked for where the kernel asks for each datagram, as of ::ffff:a.b.c.d). Not
+ * called by decide_udp(), which leaves too little stack below it.
  */
-static __noinline int decide_udp(struct bpf_sock_addr *ctx, struct kilter_peer *peer, __u32 err)
+static __noinline bool udp_goes_on(struct bpf_sock_addr *ctx, const struct kilter_peer *peer,
+				   bool connects)
+{
+	__u64 now_ns = bpf_ktime_get_boot_ns(), trial;
+	struct bpf_sock *sk = ctx->sk;
+	struct kilter_circuit_key key;
+	struct kilter_guard_rules p;
+	struct udp_talk *u;
+	bool moves, waited;
+
+	u = sk ? udp_get(sk) : NULL;
+	if (!u || !sk)
+		return false;
+	moves = connects || !words_equal(&u->dest, peer, sizeof(*peer) / 4);
+	waited = udp_waited(u->asked_ns, now_ns);
+	trial = u->trial_generation;
+	key = u->circuit;
+	if (trial && !moves && !waited && guard_policy_read(&key, &p, sizeof(p)) &&
+	    p.generation == trial)
+		return true;
+	if (trial || moves || waited)
+		udp_unanswered(u, udp_is_connected(sk), now_ns);
+	if (moves)
+		u->circuit.peer = 0; /* until it is known whether there is one */
+	return false;
+}
+
+/* A trial of which nothing will be heard. */
+static __noinline void udp_trial_over(const struct guard_ticket *t, __u64 now_ns)
+{
+	__u64 outcome = guard_outcome(t->key.workload, t->key.peer, t->generation,
+				      GUARD_SUCCESS | GUARD_TRIAL, now_ns);
+
+	if (outcome != GUARD_GENERATION(outcome))
+		guard_tell_daemon(t->key.workload, t->key.peer, outcome);
+}
+
+/*
+ * UDP: a connect(), or a datagram to an address; lib/udp.h says what comes of it. To a socket that
+ * is not connected the kernel reports no error (but with IP_RECVERR): where the destination never
+ * answers either, nothing is ever known, and that a trial was let through has to do for a success.
+ * Caller and destination are asked for at each call; but only when some policy concerns UDP at all.
+ */
+static __noinline int decide_udp(struct bpf_sock_addr *ctx, struct kilter_peer *peer, __u32 err,
+				 bool connects)
 {
 	__u64 now_ns = bpf_ktime_get_boot_ns();
-	enum guard_verdict verdict;
+	struct bpf_sock *sk = ctx->sk;
 	struct kilter_guard_policy p;
+	struct udp_talk *u = NULL;
 	struct guard_ticket t;
-	__u64 outcome = 0;
-	__u32 workload;
+	__u32 workload, to;
 
-	peer->transport = KILTER_TRANSPORT_UDP;
 	workload = intern_workload_current();
-	verdict = guard_check(workload, intern_peer(peer), peer->family, false, now_ns, &p, &t);
-	if (verdict == GUARD_PASS) {
+	to = intern_peer(peer);
+	if (sk)
+		u = udp_get(sk);
+	if (guard_check(workload, to, peer->family, false, now_ns, &p, &t) != GUARD_PASS) {
+		record(workload, peer, err, t.reason, now_ns);
+		return GUARD_REFUSE;
+	}
+	if (!t.key.peer)
+		return GUARD_PASS;
+	if (!u && sk)
+		u = udp_get_or_create(sk);
+	if (t.trial && (!u || !sk || (!connects && !udp_is_connected(sk) && !t.answered))) {
+		udp_trial_over(&t, now_ns);
+		t.trial = false;
+	}
+	if (!u)
+		return GUARD_PASS;
+	if (u->circuit.peer && u->asked_ns) { /* the call under way, once more */
 		if (t.trial)
-			outcome = guard_outcome(t.key.workload, t.key.peer, t.generation,
-						GUARD_SUCCESS | GUARD_TRIAL, now_ns);
-		if (outcome != GUARD_GENERATION(outcome))
-			guard_tell_daemon(t.key.workload, t.key.peer, outcome);
+			u->trial_generation = t.generation;
 		return GUARD_PASS;
 	}
-	record(workload, peer, err, t.reason, now_ns);
-	return GUARD_REFUSE;
+	udp_begin(u, &t, workload, peer);
+	return GUARD_PASS;
+}
+
+static __always_inline int udp_asked_for(struct bpf_sock_addr *ctx, struct kilter_peer *peer,
+					 __u32 err, bool connects)
+{
+	peer->transport = KILTER_TRANSPORT_UDP;
+	if (!guard_switched(KILTER_SWITCH_UDP) || udp_goes_on(ctx, peer, connects))
+		return GUARD_PASS;
+	return decide_udp(ctx, peer, err, connects);
 }
 
 static __always_inline bool is_udp(const struct bpf_sock_addr *ctx)
@@ -163,15 +229,14 @@ static __noinline int decide(struct bpf_sock_addr *ctx, const struct kilter_peer
 }
 
 static __always_inline enum guard_verdict decide4(struct bpf_sock_addr *ctx, __u32 err,
-						  __u32 udp_err)
+						  __u32 udp_err, bool connects)
 {
 	struct kilter_peer peer, standby;
 	enum guard_verdict verdict;
 
 	peer_v4(&peer, ctx->user_ip4, ctx->user_port);
 	if (is_udp(ctx))
-		return guard_switched(KILTER_SWITCH_UDP) ? decide_udp(ctx, &peer, udp_err)
-							 : GUARD_PASS;
+		return udp_asked_for(ctx, &peer, udp_err, connects);
 	verdict = decide(ctx, &peer, err, &standby);
 	if (verdict == GUARD_REDIRECT) {
 		ctx->user_ip4 = *(__u32 *)standby.addr;
@@ -182,7 +247,7 @@ static __always_inline enum guard_verdict decide4(struct bpf_sock_addr *ctx, __u
 }
 
 static __always_inline enum guard_verdict decide6(struct bpf_sock_addr *ctx, __u32 err,
-						  __u32 udp_err)
+						  __u32 udp_err, bool connects)
 {
 	__u32 addr[4] = {ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2], ctx->user_ip6[3]};
 	struct kilter_peer peer, standby;
@@ -190,8 +255,7 @@ static __always_inline enum guard_verdict decide6(struct bpf_sock_addr *ctx, __u
 
 	peer_v6(&peer, addr, ctx->user_port);
 	if (is_udp(ctx))
-		return guard_switched(KILTER_SWITCH_UDP) ? decide_udp(ctx, &peer, udp_err)
-							 : GUARD_PASS;
+		return udp_asked_for(ctx, &peer, udp_err, connects);
 	verdict = decide(ctx, &peer, err, &standby);
 	if (verdict != GUARD_REDIRECT)
 		return verdict;
@@ -210,7 +274,7 @@ static __always_inline enum guard_verdict decide6(struct bpf_sock_addr *ctx, __u
 SEC("cgroup/connect4")
 int guard_connect4(struct bpf_sock_addr *ctx)
 {
-	if (decide4(ctx, ECONNREFUSED, ECONNREFUSED) == GUARD_PASS)
+	if (decide4(ctx, ECONNREFUSED, ECONNREFUSED, true) == GUARD_PASS)
 		return 1;
 	bpf_set_retval(-ECONNREFUSED);
 	return 0;
@@ -219,7 +283,7 @@ int guard_connect4(struct bpf_sock_addr *ctx)
 SEC("cgroup/connect6")
 int guard_connect6(struct bpf_sock_addr *ctx)
 {
-	if (decide6(ctx, ECONNREFUSED, ECONNREFUSED) == GUARD_PASS)
+	if (decide6(ctx, ECONNREFUSED, ECONNREFUSED, true) == GUARD_PASS)
 		return 1;
 	bpf_set_retval(-ECONNREFUSED);
 	return 0;
@@ -228,7 +292,7 @@ int guard_connect6(struct bpf_sock_addr *ctx)
 SEC("cgroup/sendmsg4")
 int guard_sendmsg4(struct bpf_sock_addr *ctx)
 {
-	if (decide4(ctx, ECONNREFUSED, ECONNREFUSED) == GUARD_PASS)
+	if (decide4(ctx, ECONNREFUSED, ECONNREFUSED, false) == GUARD_PASS)
 		return 1;
 	bpf_set_retval(-ECONNREFUSED);
 	return 0;
@@ -237,7 +301,7 @@ int guard_sendmsg4(struct bpf_sock_addr *ctx)
 SEC("cgroup/sendmsg6")
 int guard_sendmsg6(struct bpf_sock_addr *ctx)
 {
-	if (decide6(ctx, ECONNREFUSED, ECONNREFUSED) == GUARD_PASS)
+	if (decide6(ctx, ECONNREFUSED, ECONNREFUSED, false) == GUARD_PASS)
 		return 1;
 	bpf_set_retval(-ECONNREFUSED);
 	return 0;
@@ -247,7 +311,7 @@ int guard_sendmsg6(struct bpf_sock_addr *ctx)
 SEC("cgroup/connect4")
 int guard_connect4_rewrite(struct bpf_sock_addr *ctx)
 {
-	if (decide4(ctx, ENETUNREACH, EPERM) == GUARD_PASS)
+	if (decide4(ctx, ENETUNREACH, EPERM, true) == GUARD_PASS)
 		return 1;
 	if (is_udp(ctx))
 		return 0;
@@ -258,7 +322,7 @@ int guard_connect4_rewrite(struct bpf_sock_addr *ctx)
 SEC("cgroup/connect6")
 int guard_connect6_rewrite(struct bpf_sock_addr *ctx)
 {
-	if (decide6(ctx, ENETUNREACH, EPERM) == GUARD_PASS)
+	if (decide6(ctx, ENETUNREACH, EPERM, true) == GUARD_PASS)
 		return 1;
 	if (is_udp(ctx))
 		return 0;
@@ -272,11 +336,11 @@ int guard_connect6_rewrite(struct bpf_sock_addr *ctx)
 SEC("cgroup/sendmsg4")
 int guard_sendmsg4_deny(struct bpf_sock_addr *ctx)
 {
-	return decide4(ctx, EPERM, EPERM) == GUARD_PASS;
+	return decide4(ctx, EPERM, EPERM, false) == GUARD_PASS;
 }
 
 SEC("cgroup/sendmsg6")
 int guard_sendmsg6_deny(struct bpf_sock_addr *ctx)
 {
-	return decide6(ctx, EPERM, EPERM) == GUARD_PASS;
+	return decide6(ctx, EPERM, EPERM, false) == GUARD_PASS;
 }

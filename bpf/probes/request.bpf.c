@@ -8,6 +8,7 @@
 #include "lib/packet.h"
 #include "lib/sock.h"
 #include "lib/turn.h"
+#include "lib/udp_packet.h"
 #include "protocols/http1.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -109,8 +110,12 @@ static __always_inline void segment_seen(struct __sk_buff *skb, bool ingress)
 	if (!sk)
 		return;
 	if (!segment_parse(skb, &seg)) {
-		if (ingress)
+		if (ingress) {
 			dns_seen(skb);
+			udp_came(skb);
+		} else {
+			udp_sent(skb);
+		}
 		return;
 	}
 	if (sk->state == BPF_TCP_LISTEN) {

@@ -15,6 +15,7 @@
 #define HTTP1_FROM_MEMORY
 #define TURN_CTX struct bpf_sock_ops
 #include "lib/turn.h"
+#include "lib/udp.h"
 #include "protocols/http1.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -263,14 +264,26 @@ int tcp_life(struct bpf_sock_ops *ctx)
 	return 1;
 }
 
+static __noinline int udp_closed(struct bpf_sock *sk)
+{
+	struct udp_talk *u = udp_get(sk);
+
+	if (u)
+		udp_unanswered(u, udp_is_connected(sk), bpf_ktime_get_boot_ns());
+	return 0;
+}
+
 /* The program closes its socket: did its last connect() fail without a trace? */
 SEC("cgroup/sock_release")
 int tcp_release(struct bpf_sock *sk)
 {
 	struct kilter_sock *s;
 
-	if (sk->type != SOCK_STREAM)
+	if (sk->type != SOCK_STREAM) {
+		if (guard_switched(KILTER_SWITCH_UDP))
+			udp_closed(sk);
 		return 1;
+	}
 	s = sock_get(sk);
 	if (!s)
 		return 1;

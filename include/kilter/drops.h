@@ -35,6 +35,8 @@
 	X(EVENTS_REFUSED, "events", "refused_limit",                                               \
 	  "more refused connects in a second than are recorded one by one", 0)                     \
 	X(EVENTS_DNS, "events", "dns_limit", "more DNS answers in a second than are read", 0)      \
+	X(EVENTS_UDP, "events", "udp_limit",                                                       \
+	  "more ICMP errors of UDP circuits in a second than are recorded one by one", 0)          \
 	X(DNS_LOAD, "dns", "load", "a DNS answer was too long, or could not be read", 0)           \
 	X(HTTP1_BUSY, "http1", "busy", "another CPU stayed too long in the same connection", 0)
 

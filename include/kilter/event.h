@@ -15,7 +15,7 @@
 enum kilter_event_type {
 	KILTER_EVENT_EXEC = 1,
 	KILTER_EVENT_EXIT = 2,
-	KILTER_EVENT_CONNECT = 3, /* outcome of an outbound connect */
+	KILTER_EVENT_CONNECT = 3, /* outcome of an outbound connect; of UDP: an ICMP error */
 	KILTER_EVENT_LISTEN = 4,
 	KILTER_EVENT_TRIP = 5,	  /* the kernel opened a circuit by itself */
 	KILTER_EVENT_REFUSED = 6, /* the guard refused a connect */
@@ -52,7 +52,7 @@ struct kilter_event_exit {
 
 struct kilter_event_net { /* CONNECT, LISTEN, REFUSED */
 	struct kilter_event h;
-	__u64 latency_ns;	 /* CONNECT: SYN to outcome */
+	__u64 latency_ns;	 /* CONNECT: SYN, or datagram, to outcome */
 	struct kilter_peer peer; /* CONNECT, REFUSED: destination; LISTEN: local address */
 	__u32 err;		 /* CONNECT: 0 or the positive errno */
 	__u32 backlog;		 /* LISTEN */

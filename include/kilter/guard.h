@@ -69,6 +69,15 @@ enum kilter_guard_mode {
 #define KILTER_WINDOW_CALLS_MAX 1024
 #define KILTER_SLOW_SHIFT	10 /* about a microsecond, without a division a request */
 
+/* What a failure was, by the names that `failures` has for it. */
+enum kilter_failure {
+	KILTER_FAILED_CONNECT = 0, /* of UDP: an ICMP error */
+	KILTER_FAILED_NO_ANSWER,
+	KILTER_FAILED_HTTP, /* a status */
+	KILTER_FAILED_SLOW, /* a trial that was slow, and no failure otherwise */
+	KILTER_FAILURES
+};
+
 /* Why a connect() was refused, or would have been. */
 enum kilter_refusal {
 	KILTER_REFUSED_OPEN = 0,    /* the circuit is open */
@@ -149,10 +158,11 @@ struct kilter_guard_runtime {
 	__u32 open;	  /* connections, from connect() until closed or ended */
 	__u32 open_peak;
 	__u32 limits_epoch;
-	__u32 pad;
+	__u32 answered; /* of UDP: a datagram has ever come back */
 	/* Totals, never zeroed. */
 	__u64 total_successes;
 	__u64 total_failures;
+	__u64 failed[KILTER_FAILURES];	     /* total_failures, by what they were */
 	__u64 total_slow;		     /* of both */
 	__u64 refused[KILTER_REFUSALS];	     /* connects, by reason */
 	__u64 would_refuse[KILTER_REFUSALS]; /* connects that enforce would have refused */
@@ -175,6 +185,7 @@ enum kilter_guard_switch {
 
 _Static_assert(sizeof(struct kilter_guard_rules) == 48, "no holes");
 _Static_assert(sizeof(struct kilter_guard_policy) == 48 + 24 + 64 + 32, "no holes");
-_Static_assert(sizeof(struct kilter_guard_runtime) == 64 + 256 + 40 + 24 + 80 + 32, "no holes");
+_Static_assert(sizeof(struct kilter_guard_runtime) == 64 + 256 + 40 + 24 + 32 + 80 + 32,
+	       "no holes");
 
 #endif

@@ -39,6 +39,16 @@ static int on_event(void *ctx, void *data, size_t size)
 		t.refused_records++;
 		memcpy(&t.refused, data, sizeof(t.refused));
 	}
+	if (h->type == KILTER_EVENT_CONNECT) {
+		struct kilter_event_net e;
+
+		assert_int_equal(size, sizeof(e));
+		memcpy(&e, data, sizeof(e));
+		if (e.peer.transport == KILTER_TRANSPORT_UDP) {
+			t.datagram_records++;
+			t.datagram = e;
+		}
+	}
 	t.verdict_records += h->type == KILTER_EVENT_VERDICT;
 	if (h->type == KILTER_EVENT_TRIP) {
 		assert_int_equal(size, sizeof(t.trip));
@@ -53,6 +63,7 @@ void drain(void)
 	t.refused_records = 0;
 	t.trip_records = 0;
 	t.verdict_records = 0;
+	t.datagram_records = 0;
 	assert_true(ring_buffer__consume(t.events) >= 0);
 }
 
@@ -80,13 +91,17 @@ int guarded_setup(void **state)
 	assert_non_null(t.tcp);
 	assert_non_null(t.request);
 	assert_non_null(t.guard);
+	t.udp = guard_udp__open_opts(&opts);
+	assert_non_null(t.udp);
 	tier_choose("tcp_conn", t.tcp->obj);
 	tier_choose("guard_connect", t.guard->obj);
+	tier_choose("guard_udp", t.udp->obj);
 	t.tcp->rodata->node_trace = !tier_lower;
 	assert_int_equal(sock_owner__load(t.owner), 0);
 	assert_int_equal(tcp_conn__load(t.tcp), 0);
 	assert_int_equal(request__load(t.request), 0);
 	assert_int_equal(guard_connect__load(t.guard), 0);
+	assert_int_equal(guard_udp__load(t.udp), 0);
 	attach(t.owner->progs.own_bind4);
 	attach(t.owner->progs.own_bind6);
 	attach(t.tcp->progs.tcp_life);
@@ -97,6 +112,13 @@ int guarded_setup(void **state)
 	attach(tier_lower ? t.guard->progs.guard_connect6_rewrite : t.guard->progs.guard_connect6);
 	attach(tier_lower ? t.guard->progs.guard_sendmsg4_deny : t.guard->progs.guard_sendmsg4);
 	attach(tier_lower ? t.guard->progs.guard_sendmsg6_deny : t.guard->progs.guard_sendmsg6);
+	if (!tier_lower) {
+		struct bpf_link *link = bpf_program__attach(t.udp->progs.guard_udp_error);
+
+		assert_int_equal(libbpf_get_error(link), 0);
+		assert_true(t.links_count < LINKS_MAX);
+		t.links[t.links_count++] = link;
+	}
 	t.events = ring_buffer__new(bpf_map__fd(t.guard->maps.events), on_event, NULL, NULL);
 	assert_non_null(t.events);
 	return 0;
@@ -109,6 +131,7 @@ int guarded_teardown(void **state)
 	ring_buffer__free(t.events);
 	while (t.links_count)
 		bpf_link__destroy(t.links[--t.links_count]);
+	guard_udp__destroy(t.udp);
 	guard_connect__destroy(t.guard);
 	request__destroy(t.request);
 	tcp_conn__destroy(t.tcp);

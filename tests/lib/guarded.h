@@ -18,6 +18,7 @@
 
 #include "core/clock.h"
 #include "guard_connect.skel.h"
+#include "guard_udp.skel.h"
 #include "programs.h"
 #include "request.skel.h"
 #include "sandbox.h"
@@ -37,12 +38,13 @@ struct guarded {
 	struct tcp_conn *tcp;
 	struct request *request;
 	struct guard_connect *guard;
+	struct guard_udp *udp; /* without it, or in the lower tier: no ICMP errors */
 	struct bpf_link *links[LINKS_MAX];
 	unsigned int links_count;
 	struct ring_buffer *events;
-	unsigned int refused_records, trip_records, verdict_records;
+	unsigned int refused_records, trip_records, verdict_records, datagram_records;
 	struct kilter_event_trip trip;
-	struct kilter_event_net refused;
+	struct kilter_event_net refused, datagram;
 };
 extern struct guarded t;
 

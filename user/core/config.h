@@ -113,8 +113,8 @@ struct config {
 
 	/* What of the kernel may be used where it is there; false: its lower tier. */
 	struct {
-		bool set_retval, tracing_storage, task_storage, sock_destroy, map_batch, lsm,
-		    fentry;
+		bool set_retval, tracing_storage, task_storage, sock_destroy, lsm, fentry,
+		    error_report, map_batch;
 	} kernel;
 
 	struct {

@@ -80,6 +80,9 @@ const struct config_field config_fields[] = {
     {"kernel.fentry", FIELD_BOOL, AT(kernel.fentry), 0, 0, NULL, "true", false,
      "See what is executed at a function of the kernel where it can (Linux 5.5, on arm64 6.4) and no "
      "LSM program does; false: at a tracepoint."},
+    {"kernel.error_report", FIELD_BOOL, AT(kernel.error_report), 0, 0, NULL, "true", false,
+     "Count ICMP errors as failures of UDP circuits where the kernel tells of them (Linux 5.14); "
+     "false: a missing answer alone is one."},
     {"kernel.map_batch", FIELD_BOOL, AT(kernel.map_batch), 0, 0, NULL, "true", false,
      "Read maps many entries a call; false: key by key."},
     {"audit.file", FIELD_STRING, AT(audit.file), 0, 0, NULL, "/var/log/kilter/audit.jsonl", false,

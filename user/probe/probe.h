@@ -13,7 +13,7 @@
 #include "core/config.h"
 
 #define PROBE_PROGRAMS_MAX 8
-#define PROBE_MAX	   8
+#define PROBE_MAX	   9
 
 struct bpf_object;
 struct bpf_program;

@@ -9,6 +9,7 @@
 #include "audit_process.skel.h"
 #include "guard_connect.skel.h"
 #include "guard_iter.skel.h"
+#include "guard_udp.skel.h"
 #include "probe/lsm.h"
 #include "request.skel.h"
 #include "sock_iter.skel.h"
@@ -50,6 +51,7 @@ PROBE_SKELETON(guard_connect, {
 	skel->rodata->audit_connect = o->config->audit.connect;
 })
 PROBE_SKELETON(guard_iter, skel->rodata->shard_mask = o->shard_mask)
+PROBE_SKELETON(guard_udp, skel->rodata->audit_connect = o->config->audit.connect)
 PROBE_SKELETON(audit_process, {
 	skel->rodata->audit_exec = o->config->audit.exec;
 	skel->rodata->audit_exit = o->config->audit.exit;
@@ -79,6 +81,11 @@ static bool set_retval_allowed(const struct config *c)
 static bool sock_destroy_allowed(const struct config *c)
 {
 	return c->kernel.sock_destroy;
+}
+
+static bool error_report_allowed(const struct config *c)
+{
+	return c->kernel.error_report;
 }
 
 static bool tracing_storage_allowed(const struct config *c)
@@ -140,6 +147,11 @@ const struct probe_row probe_rows[] = {
 		 NULL}},
      .programs = {{"guard_join", PROBE_ATTACH_ITER, true, PROBE_TIER_ANY},
 		  {"guard_close", PROBE_ATTACH_ITER, true, PROBE_TIER_FULL}}},
+    {ROW(guard_udp), .hooks = "tp_btf/inet_sk_error_report", .essential = false,
+     .missing = "ICMP errors are no failures of UDP circuits without it",
+     .better = {{"tracepoint inet_sk_error_report (Linux 5.14)", "kernel.error_report",
+		 error_report_allowed, NULL}},
+     .programs = {{"guard_udp_error", PROBE_ATTACH_TRACE, false, PROBE_TIER_FULL}}},
     {ROW(audit_process), .hooks = "exec: lsm or fentry or tp_btf; exit: tp_btf", .essential = false,
      .missing = "no exec or exit records without it", .enabled = process_audit_enabled,
      .better = {{"LSM programs (Linux 5.7, on arm64 6.4)", "kernel.lsm", lsm_allowed,
