@@ -265,6 +265,8 @@ static void read_drops(struct agent *a, struct health_drop *drops, unsigned int 
 			 collect_drop_total(a->collect, KILTER_DROP_EVENTS_FULL));
 	audit_lost_total(a->audit, AUDIT_LOST_REFUSED,
 			 collect_drop_total(a->collect, KILTER_DROP_EVENTS_REFUSED));
+	audit_lost_total(a->audit, AUDIT_LOST_DATAGRAMS,
+			 collect_drop_total(a->collect, KILTER_DROP_EVENTS_UDP));
 	*ret_count = n;
 }
 

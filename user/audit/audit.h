@@ -30,8 +30,9 @@ struct audit_options {
 
 /* Where the kernel loses records for the trail, each with a counter of its own. */
 enum audit_source {
-	AUDIT_LOST_RING,    /* the ring buffer was full */
-	AUDIT_LOST_REFUSED, /* refused connects beyond what is recorded one by one */
+	AUDIT_LOST_RING,      /* the ring buffer was full */
+	AUDIT_LOST_REFUSED,   /* refused connects beyond what is recorded one by one */
+	AUDIT_LOST_DATAGRAMS, /* ICMP errors of UDP, likewise */
 	AUDIT_SOURCES,
 };
 

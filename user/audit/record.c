@@ -195,8 +195,10 @@ static void record_net(struct audit *a, const struct kilter_event *ev,
 	} else {
 		const char *code = x->err ? strerrorname_np((int)x->err) : NULL;
 
-		j = audit_record_begin(a, "connect", "network", "connection",
-				       x->err ? "failure" : "success", at);
+		/* Of UDP these are ICMP errors. */
+		j = audit_record_begin(
+		    a, x->peer.transport == KILTER_TRANSPORT_UDP ? "datagram" : "connect",
+		    "network", "connection", x->err ? "failure" : "success", at);
 		if (x->err) {
 			char reason[128];
 

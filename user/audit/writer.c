@@ -22,9 +22,10 @@
 #define SEQUENCE_KEY	"\"event.sequence\":"
 #define SEQUENCE_DIGITS 20 /* of UINT64_MAX */
 /* <state_dir>/audit.seq: the sequence, whose counters the rest is of, what was told of each */
-#define SEQUENCE_FILE	   "%020" PRIu64 "\n%016" PRIx64 " %020" PRIu64 " %020" PRIu64 "\n"
-#define SEQUENCE_FILE_SCAN "%20" SCNu64 " %16" SCNx64 " %20" SCNu64 " %20" SCNu64
-#define SEQUENCE_FILE_LEN  (20 + 1 + 16 + 1 + 20 + 1 + 20 + 1)
+#define SEQUENCE_FILE \
+	"%020" PRIu64 "\n%016" PRIx64 " %020" PRIu64 " %020" PRIu64 " %020" PRIu64 "\n"
+#define SEQUENCE_FILE_SCAN "%20" SCNu64 " %16" SCNx64 " %20" SCNu64 " %20" SCNu64 " %20" SCNu64
+#define SEQUENCE_FILE_LEN  (20 + 1 + 16 + 1 + 20 + 1 + 20 + 1 + 20 + 1)
 #define TAIL_BLOCK	   (64u << 10)
 #define GAP_RECORD_BYTES   2048 /* room a records-lost record may need */
 
@@ -144,7 +145,8 @@ static void save_sequence(struct audit *a)
 	if (a->seq_fd < 0 || a->saved == a->stats.sequence)
 		return;
 	snprintf(text, sizeof(text), SEQUENCE_FILE, a->stats.sequence, a->losses_origin,
-		 a->told[AUDIT_LOST_RING], a->told[AUDIT_LOST_REFUSED]);
+		 a->told[AUDIT_LOST_RING], a->told[AUDIT_LOST_REFUSED],
+		 a->told[AUDIT_LOST_DATAGRAMS]);
 	/* Same length each time: over itself. The trail's own tail is the other witness. */
 	if (pwrite(a->seq_fd, text, sizeof(text) - 1, 0) == (ssize_t)sizeof(text) - 1)
 		a->saved = a->stats.sequence;
@@ -173,7 +175,7 @@ static int open_sequence(struct audit *a, const char *state_dir)
 		a->stats.sequence = strtoull(text, NULL, 10);
 	if (n == SEQUENCE_FILE_LEN && a->losses_origin &&
 	    sscanf(text, SEQUENCE_FILE_SCAN, &sequence, &origin, &told[AUDIT_LOST_RING],
-		   &told[AUDIT_LOST_REFUSED]) == 2 + AUDIT_SOURCES &&
+		   &told[AUDIT_LOST_REFUSED], &told[AUDIT_LOST_DATAGRAMS]) == 2 + AUDIT_SOURCES &&
 	    origin == a->losses_origin)
 		memcpy(a->told, told, sizeof(told));
 	return 0;
@@ -387,6 +389,7 @@ void audit_lost_total(struct audit *a, enum audit_source source, uint64_t total)
 	static const char *const where[] = {
 	    [AUDIT_LOST_RING] = "kernel ring buffer",
 	    [AUDIT_LOST_REFUSED] = "more refused connects in a second than are recorded",
+	    [AUDIT_LOST_DATAGRAMS] = "more ICMP errors in a second than are recorded",
 	};
 
 	/* Within one origin it never falls: less is a read that failed. */
