@@ -14,20 +14,27 @@ _Static_assert(offsetof(struct snap_circuit, name) == 0, "see read_one()");
 
 #define LIMIT_MAX 1000000u
 
-static void put_refusals(struct json *j, const char *key, const uint64_t n[KILTER_REFUSALS])
+/* Counters of `count` reasons: their sum, and each below KEY_by. */
+static void put_by_reason(struct json *j, const char *key, const uint64_t *n, uint32_t count,
+			  const char *(*name)(uint32_t))
 {
 	char by[40];
 	uint64_t all = 0;
 
-	for (int i = 0; i < KILTER_REFUSALS; i++)
+	for (uint32_t i = 0; i < count; i++)
 		all += n[i];
 	json_kv_u64(j, key, all);
 	snprintf(by, sizeof(by), "%s_by", key);
 	json_key(j, by);
 	json_object_begin(j);
-	for (int i = 0; i < KILTER_REFUSALS; i++)
-		json_kv_u64(j, guard_refusal_str((uint32_t)i), n[i]);
+	for (uint32_t i = 0; i < count; i++)
+		json_kv_u64(j, name(i), n[i]);
 	json_object_end(j);
+}
+
+static void put_refusals(struct json *j, const char *key, const uint64_t n[KILTER_REFUSALS])
+{
+	put_by_reason(j, key, n, KILTER_REFUSALS, guard_refusal_str);
 }
 
 static void put_circuit(struct json *j, const struct snapshot *s, uint32_t row)
@@ -54,7 +61,7 @@ static void put_circuit(struct json *j, const struct snapshot *s, uint32_t row)
 	json_kv_double(j, "lease_left_seconds", read_seconds(c->lease_left_ns));
 	json_kv_double(j, "retry_in_seconds", read_seconds(c->retry_in_ns));
 	json_kv_u64(j, "successes", c->successes);
-	json_kv_u64(j, "failures", c->failures);
+	put_by_reason(j, "failures", c->failed, KILTER_FAILURES, guard_failure_str);
 	json_kv_u64(j, "slow", c->slow);
 	put_refusals(j, "refused", c->refused);
 	put_refusals(j, "would_refuse", c->would_refuse);

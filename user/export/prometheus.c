@@ -280,20 +280,22 @@ static void health(struct prometheus *r)
 		text(r, h->name));
 }
 
-static void refusals(struct prometheus *r, const char *name, const char *help, size_t offset)
+/* Counters of `count` reasons at this offset of struct snap_circuit. */
+static void by_reason(struct prometheus *r, const char *name, const char *help, size_t offset,
+		      uint32_t count, const char *(*reason)(uint32_t))
 {
 	if (!exposition_family(&r->x, name, "counter", help))
 		return;
 	EACH(r, SNAP_CIRCUITS, struct snap_circuit, c)
 	{
-		uint64_t v[KILTER_REFUSALS];
+		for (uint32_t i = 0; i < count; i++) {
+			uint64_t v;
 
-		memcpy(v, (const char *)c + offset, sizeof(v));
-		for (int i = 0; i < KILTER_REFUSALS; i++) {
+			memcpy(&v, (const char *)c + offset + i * sizeof(v), sizeof(v));
 			exposition_row(&r->x);
 			exposition_label(&r->x, "circuit", text(r, c->name));
-			exposition_label(&r->x, "reason", guard_refusal_str((uint32_t)i));
-			exposition_u64(&r->x, v[i]);
+			exposition_label(&r->x, "reason", reason(i));
+			exposition_u64(&r->x, v);
 		}
 	}
 }
@@ -382,11 +384,13 @@ static void circuits(struct prometheus *r)
 				exposition_u64(&r->x, c->transitions[i]);
 			}
 		}
-	refusals(r, "kilter_circuit_refused_total", "Connects refused.",
-		 offsetof(struct snap_circuit, refused));
-	refusals(r, "kilter_circuit_would_refuse_total",
-		 "Connects that enforcing would have refused.",
-		 offsetof(struct snap_circuit, would_refuse));
+	by_reason(r, "kilter_circuit_failures_total", "Failures, by what they were.",
+		  offsetof(struct snap_circuit, failed), KILTER_FAILURES, guard_failure_str);
+	by_reason(r, "kilter_circuit_refused_total", "Connects refused.",
+		  offsetof(struct snap_circuit, refused), KILTER_REFUSALS, guard_refusal_str);
+	by_reason(r, "kilter_circuit_would_refuse_total",
+		  "Connects that enforcing would have refused.",
+		  offsetof(struct snap_circuit, would_refuse), KILTER_REFUSALS, guard_refusal_str);
 	for (size_t i = 0; i < sizeof(totals) / sizeof(totals[0]); i++) {
 		if (!exposition_family(&r->x, totals[i].name, "counter", totals[i].help))
 			continue;

@@ -199,6 +199,7 @@ static void add_circuit(void *ctx, const struct guard_circuit *c)
 	r->slow = c->slow;
 	r->redirected = c->redirected;
 	r->closed = c->closed;
+	memcpy(r->failed, c->failed, sizeof(r->failed));
 	memcpy(r->refused, c->refused, sizeof(r->refused));
 	memcpy(r->would_refuse, c->would_refuse, sizeof(r->would_refuse));
 	r->lease_expired = c->lease_expired;

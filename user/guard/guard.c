@@ -60,6 +60,18 @@ const char *guard_refusal_str(uint32_t reason)
 	return reason < KILTER_REFUSALS ? names[reason] : "unknown";
 }
 
+const char *guard_failure_str(uint32_t what)
+{
+	static const char *const names[] = {
+	    [KILTER_FAILED_CONNECT] = "connect",
+	    [KILTER_FAILED_NO_ANSWER] = "no_answer",
+	    [KILTER_FAILED_HTTP] = "http",
+	    [KILTER_FAILED_SLOW] = "slow_trial",
+	};
+
+	return what < KILTER_FAILURES ? names[what] : "unknown";
+}
+
 /* xoroshiro128+ (Blackman and Vigna, public domain): jitter needs spread, not secrecy. */
 double guard_random(struct guard *g)
 {

@@ -62,6 +62,7 @@ struct guard_circuit {
 	uint64_t retry_boot_ns;	      /* open: when half-open is tried */
 	uint32_t consecutive, opens;  /* opens in a row: the back-off exponent */
 	uint64_t successes, failures, slow, redirected, closed, lease_expired, trips;
+	uint64_t failed[KILTER_FAILURES]; /* failures, by what they were */
 	uint64_t refused[KILTER_REFUSALS], would_refuse[KILTER_REFUSALS];
 	uint32_t open, open_peak; /* connections */
 	struct guard_limits limits;
@@ -79,6 +80,7 @@ int guard_new(struct guard **ret, const struct config *c, const struct guard_map
 	      const char *state_file, const struct dns *dns);
 void guard_set_hooks(struct guard *g, const struct guard_hooks *hooks);
 const char *guard_refusal_str(uint32_t reason); /* of enum kilter_refusal */
+const char *guard_failure_str(uint32_t what);	/* of enum kilter_failure */
 void guard_free(struct guard **g); /* kernel entries stay: leases run out by themselves */
 void guard_reconfigure(struct guard *g, const struct config *c);
 /* Discovers edges, reads the kernel's counters, moves the state machines, renews leases. */

@@ -172,6 +172,7 @@ void guard_read_kernel(struct guard *g, struct entry *e, struct circuit_input *i
 	pub->closed = rt.closed;
 	pub->lease_expired = rt.lease_expired;
 	pub->trips = rt.trips;
+	memcpy(pub->failed, rt.failed, sizeof(pub->failed));
 	memcpy(pub->refused, rt.refused, sizeof(pub->refused));
 	memcpy(pub->would_refuse, rt.would_refuse, sizeof(pub->would_refuse));
 	read_limits(g, e, &rt);

@@ -168,6 +168,7 @@ struct snap_circuit {
 	double rate_limit, rate_fill; /* 0: no limit */
 	uint64_t generation, since_real_ns, lease_left_ns, retry_in_ns;
 	uint64_t successes, failures, slow, redirected, closed, lease_expired, trips;
+	uint64_t failed[KILTER_FAILURES];
 	uint64_t refused[KILTER_REFUSALS], would_refuse[KILTER_REFUSALS];
 	uint64_t transitions[3]; /* into closed, open, half_open */
 };
