@@ -15,10 +15,11 @@ import unittest
 import kilter
 
 LOWER = """
-kernel: {set_retval: false, tracing_storage: false, task_storage: false, map_batch: false, lsm: false, fentry: false}
+kernel: {set_retval: false, tracing_storage: false, task_storage: false, error_report: false, map_batch: false,
+  lsm: false, fentry: false}
 syscalls: {window: 1s, period: 1s}
 """
-KEYS = {"guard_connect": "kernel.set_retval", "tcp_conn": "kernel.tracing_storage",
+KEYS = {"guard_connect": "kernel.set_retval", "guard_udp": "kernel.error_report", "tcp_conn": "kernel.tracing_storage",
         "sock_iter": "kernel.tracing_storage", "syscall": "kernel.task_storage", "audit_process": "kernel.lsm"}
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 REQUEST = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"

@@ -144,6 +144,20 @@ guarded() { # LABEL
 	kill $pool 2> /dev/null
 }
 
+failures() {
+	metrics | sed -n 's/^kilter_circuit_failures_total{.*127.0.0.5:53",reason="connect"} //p'
+}
+
+# A name server that is gone: the resolver is told by ICMP, and the circuit where the kernel tells it.
+unresolved() { # LABEL
+	for _ in 1 2 3; do curl -s -o /dev/null http://name.test/; done
+	case $(tier guard_udp) in
+	full) reaches 10 3 failures && reaches 10 open state 127.0.0.5:53 ;;
+	*) reaches 3 0 failures && reaches 3 closed state 127.0.0.5:53 ;;
+	esac
+	result "$1: a name server without its port trips its circuit where the kernel tells of it" $?
+}
+
 # Requests and refusals, each of them counted, and health as it was.
 work() { # COMMAND...: what runs curl
 	"$@" curl -s -o /dev/null "http://127.0.0.1/[1-20]"
@@ -219,6 +233,7 @@ daemon() { # LABEL: the first run has the best tiers, another is told by its env
 	[ "$(refused)" = 3 ]
 	result "$1: the sixth connect to what refuses is refused by the kernel" $?
 	guarded "$1"
+	unresolved "$1"
 	unplugged "$1"
 	[ "$1" = lower ] || suspended "$1"
 	for _ in 1 2 3 4 5; do /bin/busybox true "audit-$1"; done
@@ -270,13 +285,16 @@ KILTER_TEST_AUDIT_TIERS=$(sed -n 's/.*vm_audit=\([a-z,]*\).*/\1/p' /proc/cmdline
 KILTER_TEST_TIERS=$(sed -n 's/.*vm_tiers=\([a-z,]*\).*/\1/p' /proc/cmdline)
 export KILTER_TEST_TIERS KILTER_TEST_AUDIT_TIERS
 mkdir -p /etc/kilter
+echo nameserver 127.0.0.5 > /etc/resolv.conf
 # A dependency that refuses, and a policy that may refuse in turn.
 cat > /etc/kilter/kilter.yaml << C
 guard:
+  max_open_ratio: 1
   policies:
     - {name: dead, mode: enforce, destination: "127.0.0.1:9", consecutive_failures: 5, base_open: 10m, max_open: 10m}
     - {name: rate, mode: enforce, destination: "127.0.0.2:80", rate_limit: 0.01, burst: 3}
     - {name: pool, mode: enforce, destination: "127.0.0.3:80", on_open: close_connections}
+    - {name: names, mode: enforce, destination: "udp://127.0.0.5:53", consecutive_failures: 3, base_open: 10m, max_open: 10m}
     - {name: asleep, mode: enforce, destination: "127.0.0.4:80", base_open: 14s, max_open: 14s, jitter: 0}
 C
 if grep -q vm_bench /proc/cmdline; then
@@ -291,7 +309,8 @@ done
 nginx -c /kilter/nginx.conf
 daemon best
 export KILTER_KERNEL_SET_RETVAL=false KILTER_KERNEL_TRACING_STORAGE=false KILTER_KERNEL_TASK_STORAGE=false \
-	KILTER_KERNEL_SOCK_DESTROY=false KILTER_KERNEL_MAP_BATCH=false KILTER_KERNEL_LSM=false KILTER_KERNEL_FENTRY=false
+	KILTER_KERNEL_SOCK_DESTROY=false KILTER_KERNEL_MAP_BATCH=false KILTER_KERNEL_LSM=false \
+	KILTER_KERNEL_FENTRY=false KILTER_KERNEL_ERROR_REPORT=false
 daemon lower
 # What the kernel warned of meanwhile is a fault of ours.
 ! dmesg | grep -E "WARNING: |BUG: |run-time allocation"

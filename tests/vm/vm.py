@@ -34,7 +34,8 @@ ARCHES = {
 }
 LOCKED = {"sid", "6.1-arm64"}  # these boot with lockdown=integrity, as Secure Boot does it
 # The probes that have a lower tier, user/probe/registry.c, and all of them in it.
-LOWER = dict.fromkeys(("tcp_conn", "guard_connect", "guard_iter", "audit_process", "syscall", "sock_iter"), "lower")
+LOWER = dict.fromkeys(("tcp_conn", "guard_connect", "guard_iter", "guard_udp", "audit_process", "syscall", "sock_iter"),
+                      "lower")
 # Linux 5.10: an LSM program is no matter of age, and there is no guard_iter at all.
 OLD = {p: tier for p, tier in {**LOWER, "guard_iter": ""}.items() if p != "audit_process"}
 NO_BPF_LSM = {"6.1"}  # booted without bpf among its LSMs, where an LSM program is never called
