@@ -13,7 +13,7 @@ static __noinline int udp_sent(struct __sk_buff *skb)
 	struct udp_talk *u;
 	__u64 now_ns, asked_ns;
 
-	if (!sk || !guard_switched(KILTER_SWITCH_UDP))
+	if (!sk)
 		return 0;
 	u = udp_get(sk);
 	if (!u || !u->circuit.peer)
@@ -61,7 +61,7 @@ static __noinline int udp_came(struct __sk_buff *skb)
 	struct udp_talk *u;
 	__u64 now_ns, took;
 
-	if (!sk || !guard_switched(KILTER_SWITCH_UDP))
+	if (!sk)
 		return 0;
 	u = udp_get(sk);
 	if (!u || !u->asked_ns)

@@ -110,12 +110,14 @@ static __always_inline void segment_seen(struct __sk_buff *skb, bool ingress)
 	if (!sk)
 		return;
 	if (!segment_parse(skb, &seg)) {
-		if (ingress) {
+		if (ingress)
 			dns_seen(skb);
+		if (!guard_switched(KILTER_SWITCH_UDP))
+			return;
+		if (ingress)
 			udp_came(skb);
-		} else {
+		else
 			udp_sent(skb);
-		}
 		return;
 	}
 	if (sk->state == BPF_TCP_LISTEN) {
