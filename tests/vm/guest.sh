@@ -152,8 +152,8 @@ failures() {
 unresolved() { # LABEL
 	for _ in 1 2 3; do curl -s -o /dev/null http://name.test/; done
 	case $(tier guard_udp) in
-	full) reaches 10 3 failures && reaches 10 open state 127.0.0.5:53 ;;
-	*) reaches 3 0 failures && reaches 3 closed state 127.0.0.5:53 ;;
+	full) reaches 10 3 failures && reaches 10 open state udp:..127.0.0.5:53 ;;
+	*) reaches 3 0 failures && reaches 3 closed state udp:..127.0.0.5:53 ;;
 	esac
 	result "$1: a name server without its port trips its circuit where the kernel tells of it" $?
 }
