@@ -144,6 +144,7 @@ guarded() { # LABEL
 	kill $pool 2> /dev/null
 }
 
+# shellcheck disable=SC2317 # reaches() calls it
 failures() {
 	metrics | sed -n 's/^kilter_circuit_failures_total{.*127.0.0.5:53",reason="connect"} //p'
 }
