@@ -29,7 +29,27 @@ enum kilter_protocol {
 	KILTER_PROTO_NONE = 1,	  /* looked at: none that is known */
 	KILTER_PROTO_HTTP1 = 2,
 	KILTER_PROTO_UPGRADED = 3, /* was HTTP/1.1, switched by 101 or CONNECT: left alone */
+	KILTER_PROTO_HTTP2 = 4,
+	KILTER_PROTO_GRPC = 5, /* of a series only: a request over HTTP/2 that is a call of gRPC */
 };
+
+/*
+ * kilter_series_key.status of a gRPC call: KILTER_STATUS_GRPC + its code, so that one range of
+ * numbers serves all protocols (a policy's mask of failures, too). 0: not known.
+ */
+#define KILTER_STATUS_GRPC 600
+#define KILTER_GRPC_CODES  17 /* OK = 0 to UNAUTHENTICATED = 16 */
+/* The codes that OpenTelemetry calls errors of the server: UNKNOWN, DEADLINE_EXCEEDED,
+ * UNIMPLEMENTED, INTERNAL, UNAVAILABLE, DATA_LOSS. */
+#define KILTER_GRPC_ERRORS (1u << 2 | 1u << 4 | 1u << 12 | 1u << 13 | 1u << 14 | 1u << 15)
+
+/* Is this a failure of whoever answered? HTTP from 500 on; gRPC: KILTER_GRPC_ERRORS. */
+static inline int kilter_status_is_error(__u32 status)
+{
+	if (status >= KILTER_STATUS_GRPC && status < KILTER_STATUS_GRPC + KILTER_GRPC_CODES)
+		return KILTER_GRPC_ERRORS >> (status - KILTER_STATUS_GRPC) & 1;
+	return status >= 500;
+}
 
 /* OpenTelemetry http.request.method; anything else MUST be _OTHER. */
 enum kilter_http_method {
@@ -59,7 +79,7 @@ struct kilter_series_key {
 	__u32 workload;
 	__u32 peer;
 	__u32 route;
-	__u16 status; /* HTTP status; 0: no response */
+	__u16 status; /* HTTP status, or KILTER_STATUS_GRPC + code; 0: no response */
 	__u8 role;
 	__u8 protocol;
 	__u8 method;
@@ -79,6 +99,9 @@ static inline void kilter_series_to_overflow(struct kilter_series_key *k)
 {
 	__u32 class = (__u32)k->status / 100;
 
+	if (k->protocol == KILTER_PROTO_GRPC)
+		class = kilter_status_is_error(k->status) ? 5 : 2;
+	k->protocol = KILTER_PROTO_HTTP1;
 	k->workload = 0;
 	k->peer = 0;
 	k->route = 0;
