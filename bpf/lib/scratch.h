@@ -42,6 +42,10 @@ struct scratch {
 	__u32 seq_end;
 	__u32 request;
 	__u32 lost;
+	/* A stream of HTTP/2 that has ended, on its way to its series. */
+	struct http2_stream ended;
+	__u32 status;
+	__u64 took_ns;
 	struct stream kept;	      /* the parser's state, while a late segment is looked at */
 	char buf[SCRATCH_BYTES + 16]; /* 16: an 8-byte read at any masked offset stays inside */
 };

@@ -108,6 +108,22 @@ struct kilter_sock {
 _Static_assert(__builtin_offsetof(struct kilter_sock, head) == 64 - 8, "a cache line");
 _Static_assert(__builtin_offsetof(struct kilter_sock, response) == 128 - 8, "a cache line");
 
+struct http2_stream { /* a request over HTTP/2: lib/http2_streams.h */
+	__u64 start_ns;
+	__u32 id; /* 0: a free place */
+	__u32 route;
+	__u32 bytes_request, bytes_response; /* of its frames, saturating */
+	__u16 status;
+	__u8 method;
+	__u8 flags; /* HTTP2_STREAM_* */
+	__u8 code;  /* gRPC's, valid with HTTP2_STREAM_CODE */
+	__u8 pad[3];
+};
+
+#define HTTP2_STREAM_GRPC   (1u << 0)
+#define HTTP2_STREAM_CODE   (1u << 1)
+#define HTTP2_STREAM_UNSURE (1u << 2) /* a field of its response is not known */
+
 struct sock_pipeline {
 	struct sock_request slots[KILTER_PIPELINE_MAX];
 };

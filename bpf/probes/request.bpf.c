@@ -10,6 +10,7 @@
 #include "lib/turn.h"
 #include "lib/udp_packet.h"
 #include "protocols/http1.h"
+#include "protocols/http2.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -146,8 +147,9 @@ static __always_inline void segment_seen(struct __sk_buff *skb, bool ingress)
 	}
 	if (seg.off < seg.end) {
 		struct stream *st = request ? &s->request : &s->response;
-		bool parse =
-		    s->protocol == KILTER_PROTO_UNKNOWN || s->protocol == KILTER_PROTO_HTTP1;
+		bool http2 = s->protocol == KILTER_PROTO_HTTP2;
+		bool parse = http2 || s->protocol == KILTER_PROTO_UNKNOWN ||
+			     s->protocol == KILTER_PROTO_HTTP1;
 
 		if (parse && ingress) {
 			turned = turn_take(skb, sk, s);
@@ -156,8 +158,10 @@ static __always_inline void segment_seen(struct __sk_buff *skb, bool ingress)
 		if (ingress && !(s->flags & SOCK_HAD_DATA))
 			s->flags |= SOCK_HAD_DATA;
 		st->packets++;
-		if (parse)
+		if (parse && !http2)
 			http1_segment(skb, sk, s, request, ingress, seg.off, seg.end, seg.seq);
+		if (parse && s->protocol == KILTER_PROTO_HTTP2)
+			http2_seen(skb, sk, s, request, ingress, seg.off, seg.end, seg.seq, !http2);
 		if (s->protocol == KILTER_PROTO_UNKNOWN && st->packets > GUESS_PACKETS)
 			s->protocol = KILTER_PROTO_NONE;
 		if (!(st->packets & (SAMPLE_EVERY - 1))) {

@@ -12,11 +12,12 @@
 #include "lib/connect.h"
 
 /* Here the parser reads from memory: there is no packet at hand. */
-#define HTTP1_FROM_MEMORY
+#define PAYLOAD_FROM_MEMORY
 #define TURN_CTX struct bpf_sock_ops
 #include "lib/turn.h"
 #include "lib/udp.h"
 #include "protocols/http1.h"
+#include "protocols/http2.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -42,6 +43,12 @@ static __always_inline void sample(struct kilter_sock *s, struct kilter_conn *c,
 		    ctx->bytes_acked);
 }
 
+enum {
+	EARLY_NONE,
+	EARLY_TAKEN, /* and the turn with it */
+	EARLY_HTTP2,
+};
+
 /* Did the packet that completed this handshake carry payload? See struct sock_early. noinline:
  * the parser is large, and few connections start like this. */
 static __noinline int take_early(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
@@ -57,14 +64,44 @@ static __noinline int take_early(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
 	if (!s)
 		return 0;
 	len = e->len;
-	e->len = 0;
 	s->flags |= SOCK_HAD_DATA;
 	s->request.packets++;
 	if (turn_take(ctx, sk, s)) {
 		http1_segment(ctx, sk, s, true, false, 0, len, e->seq);
-		turn_end(s);
+		return s->protocol == KILTER_PROTO_HTTP2 ? EARLY_HTTP2 : EARLY_TAKEN;
 	}
+	return EARLY_NONE;
+}
+
+/* It was HTTP/2. By itself: both parsers' stacks are too much for one. */
+static __noinline int take_early_http2(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
+{
+	__u32 zero = 0;
+	const struct sock_early *e = bpf_map_lookup_elem(&early_segment, &zero);
+	struct kilter_sock *s = sock_get(sk);
+
+	if (e && s)
+		http2_seen(ctx, sk, s, true, false, 0, e->len, e->seq, true);
 	return 0;
+}
+
+static __always_inline void early(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
+{
+	int what = take_early(ctx, sk);
+	__u32 zero = 0;
+	struct sock_early *e;
+	struct kilter_sock *s;
+
+	if (what == EARLY_NONE)
+		return;
+	if (what == EARLY_HTTP2)
+		take_early_http2(ctx, sk);
+	s = sock_get(sk);
+	if (s)
+		turn_end(s);
+	e = bpf_map_lookup_elem(&early_segment, &zero);
+	if (e)
+		e->len = 0;
 }
 
 static __noinline int on_established(struct bpf_sock_ops *ctx, struct bpf_sock *sk, __u32 role)
@@ -190,7 +227,10 @@ static __always_inline void connection_closed(struct kilter_sock *s, void *sk,
 		if (s->protocol == KILTER_PROTO_NONE || s->protocol == KILTER_PROTO_UNKNOWN)
 			add_to(c->undecoded, 1);
 	}
-	http1_connection_ended(s, sk, sk_err == E_CONNRESET);
+	if (s->protocol == KILTER_PROTO_HTTP2)
+		http2_connection_ended(s, sk, sk_err == E_CONNRESET);
+	else
+		http1_connection_ended(s, sk, sk_err == E_CONNRESET);
 	sock_guard_closed(s, bpf_ktime_get_boot_ns());
 	sock_guard_uncount(s);
 }
@@ -224,7 +264,7 @@ int tcp_life(struct bpf_sock_ops *ctx)
 		break;
 	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
 		on_established(ctx, sk, KILTER_ROLE_SERVER);
-		take_early(ctx, sk);
+		early(ctx, sk);
 		break;
 	case BPF_SOCK_OPS_TCP_LISTEN_CB:
 		on_listen(ctx, sk);

@@ -28,25 +28,19 @@
 #define KILTER_BPF_HTTP1_H
 
 #include "lib/http1_queue.h"
+#include "lib/payload.h"
 #include "lib/route.h"
 #include "protocols/http1_text.h"
+#include "protocols/http2_frame.h"
 
-#define HTTP1_WINDOW	   512	/* payload bytes read at a time */
 #define HTTP1_STEPS	   2048 /* lines, chunks and windows per segment; beyond: resynchronise */
 #define HTTP1_STEPS_BATCH  32	/* of them in one function */
 #define HTTP1_MEMORY_STEPS 256	/* all of them for a segment of SOCK_EARLY_BYTES at most */
 #define HTTP1_ARM	   (1u << 30) /* a longer body is followed in pieces of this many bytes */
 #define HTTP1_GAPS	   8	      /* segments out of turn before the missing one is given up */
 
-/* Where payload comes from: a packet, or (in sockops) a first segment that was kept. */
-#ifdef HTTP1_FROM_MEMORY
-#define HTTP1_CTX struct bpf_sock_ops
-#else
-#define HTTP1_CTX struct __sk_buff
-#endif
-
 struct http1_run {
-	HTTP1_CTX *ctx;
+	PAYLOAD_CTX *ctx;
 	void *sk;
 	struct kilter_sock *s;
 	struct stream *st;
@@ -108,7 +102,11 @@ static __always_inline void run_lose(struct http1_run *r)
 /* These bytes are not what the state calls for. */
 static __always_inline void run_reject(struct http1_run *r)
 {
-	if (r->s->protocol == KILTER_PROTO_UNKNOWN && !(r->st->flags & HTTP1_UNCERTAIN)) {
+	if (r->s->protocol == KILTER_PROTO_UNKNOWN &&
+	    http2_speaks(r->sc, r->request, r->st->flags & HTTP1_UNCERTAIN)) {
+		r->s->protocol = KILTER_PROTO_HTTP2; /* the caller goes on with that */
+		r->lost = 1;
+	} else if (r->s->protocol == KILTER_PROTO_UNKNOWN && !(r->st->flags & HTTP1_UNCERTAIN)) {
 		r->s->protocol = KILTER_PROTO_NONE;
 		r->lost = 1;
 	} else {
@@ -279,35 +277,6 @@ static __always_inline void on_line(struct http1_run *r, __u32 nl)
 		run_reject(r);
 }
 
-#ifdef HTTP1_FROM_MEMORY
-/* A global function: its loops are verified once. */
-__noinline int early_read(__u32 slot, __u32 off, __u32 at)
-{
-	struct scratch *sc = scratch_at(slot);
-	__u32 zero = 0;
-	const struct sock_early *e = bpf_map_lookup_elem(&early_segment, &zero);
-
-	if (!e || !sc)
-		return -1;
-	for (__u32 i = 0; i < HTTP1_WINDOW; i++)
-		sc->buf[(at + i) & (SCRATCH_BYTES - 1)] =
-		    e->data[(off + i) & (SOCK_EARLY_BYTES - 1)];
-	return 0;
-}
-
-static __always_inline long payload_read(struct bpf_sock_ops *ctx, __u32 off, struct scratch *sc,
-					 __u32 at, __u32 n)
-{
-	return early_read(sc->slot, off, at);
-}
-#else
-static __always_inline long payload_read(struct __sk_buff *skb, __u32 off, struct scratch *sc,
-					 __u32 at, __u32 n)
-{
-	return bpf_skb_load_bytes(skb, off, &sc->buf[at], n);
-}
-#endif
-
 /* Brings more payload into the buffer, behind what is kept of the line under way. */
 static __always_inline bool run_load(struct http1_run *r)
 {
@@ -327,11 +296,11 @@ static __always_inline bool run_load(struct http1_run *r)
 	}
 	r->sc->line = 0;
 	at = r->sc->len & 0xff;
-	if (n > HTTP1_WINDOW)
-		n = HTTP1_WINDOW;
+	if (n > PAYLOAD_WINDOW)
+		n = PAYLOAD_WINDOW;
 	if (!n)
 		return false;
-	bound_length(n, HTTP1_WINDOW);
+	bound_length(n, PAYLOAD_WINDOW);
 	if (payload_read(r->ctx, r->sc->off, r->sc, at, n)) {
 		count_drop(KILTER_DROP_HTTP1_LOAD);
 		return false;
@@ -366,11 +335,11 @@ static __always_inline bool run_head(const struct http1_run *r)
 	if (r->request ? s->head != s->tail
 		       : s->head == s->tail || (s->tail & (KILTER_PIPELINE_MAX - 1)))
 		return false;
-	if (n > HTTP1_WINDOW)
-		n = HTTP1_WINDOW;
+	if (n > PAYLOAD_WINDOW)
+		n = PAYLOAD_WINDOW;
 	if (!n)
 		return false;
-	bound_length(n, HTTP1_WINDOW);
+	bound_length(n, PAYLOAD_WINDOW);
 	if (payload_read(r->ctx, sc->off, sc, 0, n))
 		return false;
 	sc->len = n;
@@ -483,7 +452,7 @@ static __always_inline long run_step(struct http1_run *r)
  * a context and a number, and finds the rest again. (bpf_loop would be a call without that, but
  * is Linux 5.17.)
  */
-__noinline int http1_step(HTTP1_CTX *ctx, __u32 slot)
+__noinline int http1_step(PAYLOAD_CTX *ctx, __u32 slot)
 {
 	struct bpf_sock *sk = ctx->sk;
 	struct scratch *sc = scratch_at(slot);
@@ -509,7 +478,7 @@ __noinline int http1_step(HTTP1_CTX *ctx, __u32 slot)
 	return done;
 }
 
-#ifdef HTTP1_FROM_MEMORY
+#ifdef PAYLOAD_FROM_MEMORY
 /* Little payload, and below sockops little stack. */
 #define HTTP1_BATCHES HTTP1_MEMORY_STEPS
 #define http1_steps   http1_step
@@ -517,7 +486,7 @@ __noinline int http1_step(HTTP1_CTX *ctx, __u32 slot)
 /* The verifier walks through every turn of a loop: two short ones are less than a long one. */
 #define HTTP1_BATCHES (HTTP1_STEPS / HTTP1_STEPS_BATCH)
 
-__noinline int http1_steps(HTTP1_CTX *ctx, __u32 slot)
+__noinline int http1_steps(PAYLOAD_CTX *ctx, __u32 slot)
 {
 	for (int i = 0; i < HTTP1_STEPS_BATCH; i++)
 		if (http1_step(ctx, slot))
@@ -617,7 +586,7 @@ static __always_inline void late_end(struct http1_run *r)
  * A segment of payload [off, end) of the packet, with TCP sequence number seq. Returns when
  * all of it has been looked at; the parser's state is in s. softirq: we run in one, surely.
  */
-static __always_inline void http1_segment(HTTP1_CTX *ctx, void *sk, struct kilter_sock *s,
+static __always_inline void http1_segment(PAYLOAD_CTX *ctx, void *sk, struct kilter_sock *s,
 					  bool request, bool softirq, __u32 off, __u32 end,
 					  __u32 seq)
 {

@@ -38,7 +38,11 @@
 	X(EVENTS_UDP, "events", "udp_limit",                                                       \
 	  "more ICMP errors of UDP circuits in a second than are recorded one by one", 0)          \
 	X(DNS_LOAD, "dns", "load", "a DNS answer was too long, or could not be read", 0)           \
-	X(HTTP1_BUSY, "http1", "busy", "another CPU stayed too long in the same connection", 0)
+	X(HTTP1_BUSY, "http1", "busy", "another CPU stayed too long in the same connection", 0)    \
+	X(HTTP2_FRAMING, "http2", "framing", "lost track of the frames of a connection", 1)        \
+	X(HTTP2_STREAMS, "http2", "streams", "more requests under way than are remembered", 0)     \
+	X(HTTP2_STEPS, "http2", "steps", "one segment took more parser steps than allowed", 0)     \
+	X(HTTP2_LOAD, "http2", "load", "payload could not be read from the packet", 0)
 
 #define KILTER_DROP_ENUM(name, where, reason, sentence, loses) KILTER_DROP_##name,
 enum kilter_drop {

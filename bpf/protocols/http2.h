@@ -1,0 +1,744 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * HTTP/2 (RFC 9113) over the segments of a TCP connection, in the kernel; and gRPC on it
+ * (github.com/grpc/grpc, doc/PROTOCOL-HTTP2.md).
+ *
+ * Frames may be cut by segments, header blocks by frames, fields by both, at any byte: what is
+ * under way is in struct http2_direction. Nothing waits for bytes to come together, but nine of a
+ * frame's header and the strings that are looked at.
+ *
+ * The clock of a request starts at the segment with its HEADERS and stops at the segment with the
+ * last byte of the frame that ends its response. A stream that is reset ends there: without a
+ * response as `reset`, else with the status it had (gRPC: the code that its libraries make of it).
+ *
+ * Segments out of turn: inside a payload that nobody reads the gap does not matter. Elsewhere the
+ * missing segment is awaited, and what has overtaken it kept meanwhile if it is one and small
+ * (struct http2_ahead); else track is lost. It is found again at a segment that begins with a head.
+ * The HPACK table is then not known, but for what comes in after.
+ */
+#ifndef KILTER_BPF_HTTP2_H
+#define KILTER_BPF_HTTP2_H
+
+#include "lib/payload.h"
+#include "protocols/hpack.h"
+#include "protocols/http2_frame.h"
+
+/* Frames, fields or strings in a segment; beyond: track is lost. The verifier walks through every
+ * turn of a loop: two short ones are less than a long one. */
+#define HTTP2_TURNS	  8 /* in a function that has looked everything up */
+#define HTTP2_TURNS_TIMES 1024
+#define HTTP2_AT_HAND                                                           \
+	192 /* bytes that are in the buffer when there are as many: more than a \
+	     * string that is looked at, with what is before it */
+_Static_assert(HTTP2_AT_HAND > HPACK_TEXT_MAX + 32 && HTTP2_AT_HAND < PAYLOAD_WINDOW, "a window");
+
+struct http2_run {
+	struct kilter_sock *s;
+	struct http2 *h;
+	struct http2_direction *d;
+	struct scratch *sc;
+};
+
+static __always_inline void http2_lose(struct http2_direction *d)
+{
+	count_drop(KILTER_DROP_HTTP2_FRAMING);
+	d->phase = HTTP2_RESYNC;
+	d->block_phase = 0;
+	d->head_kept = 0;
+	d->text_kept = 0;
+	d->shift = 0;
+	d->known = 0;
+}
+
+/* More of the payload, with what is left in the buffer at its front. noinline, as others below:
+ * there is little stack. */
+static __noinline int http2_load(PAYLOAD_CTX *ctx, struct scratch *sc)
+{
+	__u64 n;
+
+	sc->off -= sc->len - sc->pos;
+	n = sc->end - sc->off;
+	sc->pos = 0;
+	sc->len = 0;
+	if (n > PAYLOAD_WINDOW)
+		n = PAYLOAD_WINDOW;
+	if (!n)
+		return 0;
+	bound_length(n, PAYLOAD_WINDOW);
+	if (payload_read(ctx, sc->off, sc, 0, n)) {
+		count_drop(KILTER_DROP_HTTP2_LOAD);
+		return 0;
+	}
+	sc->off += n;
+	sc->len = n;
+	return 1;
+}
+
+static __always_inline void http2_take(const struct http2_run *r, __u32 n)
+{
+	r->sc->pos += n;
+	r->d->frame_left -= n;
+}
+
+/* n bytes that may not all be in the buffer. */
+static __always_inline void http2_skip(const struct http2_run *r, __u32 n)
+{
+	struct scratch *sc = r->sc;
+	__u32 buffered = sc->len - sc->pos;
+
+	r->d->frame_left -= n;
+	if (n <= buffered) {
+		sc->pos += n;
+	} else {
+		sc->off += n - buffered;
+		sc->pos = sc->len;
+	}
+}
+
+/* RST_STREAM. Of gRPC a call that was answered in part has a code; else the answer is missing. */
+static __always_inline void http2_reset(const struct http2_run *r)
+{
+	struct http2_direction *d = r->d;
+	struct http2_stream *at;
+
+	if (d->place == HTTP2_NOWHERE)
+		return;
+	at = http2_at(r->h, d->place);
+	if (!at->status) {
+		http2_stream_end(r->s, r->h, r->sc, d->place, d->stream, KILTER_REQ_RESET);
+		return;
+	}
+	/* The response is whole and the server wants no more of the request (section 8.1). */
+	if (at->flags & HTTP2_STREAM_GRPC && !(at->flags & HTTP2_STREAM_CODE)) {
+		at->code = http2_grpc_of_reset(d->number);
+		at->flags |= HTTP2_STREAM_CODE;
+	}
+	http2_stream_end(r->s, r->h, r->sc, d->place, d->stream, KILTER_REQ_OK);
+}
+
+/* The frame under way has been read. */
+static __always_inline void http2_frame_end(const struct http2_run *r)
+{
+	struct http2_direction *d = r->d;
+	bool ends = false;
+
+	d->phase = HTTP2_HEAD;
+	switch (d->type) {
+	case HTTP2_HEADERS:
+	case HTTP2_PUSH_PROMISE:
+	case HTTP2_CONTINUATION:
+		if (!(d->flags & HTTP2_END_HEADERS))
+			return;
+		if (d->block_phase != HPACK_FIELD || d->shift) {
+			http2_lose(d); /* the block ends inside a field */
+			return;
+		}
+		d->block_phase = 0;
+		d->opens = 0;
+		ends = d->end_stream;
+		break;
+	case HTTP2_DATA:
+		ends = d->flags & HTTP2_END_STREAM;
+		break;
+	case HTTP2_RST_STREAM:
+		http2_reset(r);
+		return;
+	}
+	if (ends && !r->sc->request && d->place != HTTP2_NOWHERE)
+		http2_stream_end(r->s, r->h, r->sc, d->place, d->stream, KILTER_REQ_OK);
+}
+
+/* The fragment of the block that this frame bears has been read: what is left is padding. */
+static __always_inline void http2_fragment_end(const struct http2_run *r)
+{
+	struct http2_direction *d = r->d;
+
+	d->block_phase = d->phase;
+	d->phase = HTTP2_PAYLOAD;
+	if (!d->frame_left)
+		http2_frame_end(r);
+}
+
+static __always_inline bool http2_head_is_sane(const struct http2_direction *d)
+{
+	switch (d->type) {
+	case HTTP2_DATA:
+	case HTTP2_HEADERS:
+	case HTTP2_PUSH_PROMISE:
+	case HTTP2_CONTINUATION:
+		return d->stream;
+	case HTTP2_PRIORITY:
+		return d->stream && d->frame_left == 5;
+	case HTTP2_RST_STREAM:
+		return d->stream && d->frame_left == 4;
+	case HTTP2_SETTINGS:
+		return !d->stream && d->frame_left % 6 == 0;
+	case HTTP2_PING:
+		return !d->stream && d->frame_left == 8;
+	case HTTP2_GOAWAY:
+		return !d->stream && d->frame_left >= 8;
+	case HTTP2_WINDOW_UPDATE:
+		return d->frame_left == 4;
+	}
+	return true; /* of an extension */
+}
+
+/* A frame begins: its header from the first eight bytes, big-endian, and the ninth. */
+static __always_inline void http2_frame_begin(const struct http2_run *r, __u64 w, __u8 last)
+{
+	struct http2_direction *d = r->d;
+	struct http2 *h = r->h;
+	bool request = r->sc->request;
+	struct http2_stream *at;
+
+	d->frame_left = HTTP2_LENGTH(w);
+	d->type = HTTP2_TYPE(w);
+	d->flags = HTTP2_FLAGS(w);
+	d->stream = HTTP2_STREAM(w, last);
+	d->pad_length = 0;
+	d->phase = HTTP2_PAYLOAD;
+	if (!http2_head_is_sane(d) || (d->block_phase && d->type != HTTP2_CONTINUATION) ||
+	    (!d->block_phase && d->type == HTTP2_CONTINUATION)) {
+		http2_lose(d);
+		return;
+	}
+	switch (d->type) {
+	case HTTP2_HEADERS:
+		d->end_stream = d->flags & HTTP2_END_STREAM;
+		d->opens = request && d->stream & 1 && (__s32)(d->stream - h->last_stream) > 0;
+		if (d->opens) {
+			h->last_stream = d->stream;
+			d->place = http2_open(r->s, h, r->sc, d->stream);
+			break;
+		}
+		d->place = http2_find(h, d->stream);
+		break;
+	case HTTP2_CONTINUATION:
+		break;
+	case HTTP2_DATA:
+	case HTTP2_RST_STREAM:
+		d->place = http2_find(h, d->stream);
+		break;
+	default:
+		d->place = HTTP2_NOWHERE;
+	}
+	if (d->place != HTTP2_NOWHERE) {
+		__u32 n = d->frame_left + HTTP2_FRAME_HEAD;
+
+		at = http2_at(h, d->place);
+		if (request && at->bytes_request < 0xc0000000u)
+			at->bytes_request += n;
+		else if (!request && at->bytes_response < 0xc0000000u)
+			at->bytes_response += n;
+	}
+	switch (d->type) {
+	case HTTP2_HEADERS:
+	case HTTP2_PUSH_PROMISE:
+		d->block_phase = HPACK_FIELD;
+		d->shift = 0;
+		d->prefix_left = d->type == HTTP2_PUSH_PROMISE	  ? 4
+				 : d->flags & HTTP2_PRIORITY_FLAG ? 5
+								  : 0;
+		d->phase = d->flags & HTTP2_PADDED ? HTTP2_PAD_LENGTH
+			   : d->prefix_left	   ? HTTP2_PREFIX
+						   : HPACK_FIELD;
+		break;
+	case HTTP2_CONTINUATION:
+		d->phase = d->block_phase;
+		break;
+	case HTTP2_RST_STREAM:
+		d->number = 0;
+		d->phase = HTTP2_CODE;
+		break;
+	}
+	if (!d->frame_left)
+		http2_frame_end(r);
+}
+
+/* A frame's header, nine bytes. */
+static __noinline int http2_head(struct kilter_sock *s, struct http2 *h, struct http2_direction *d,
+				 struct scratch *sc)
+{
+	struct http2_run run = {.s = s, .h = h, .d = d, .sc = sc}, *r = &run;
+	__u32 kept;
+
+	if (!d->head_kept && sc->len - sc->pos >= HTTP2_FRAME_HEAD) {
+		__u64 w = http2_head_at(sc, sc->pos);
+		__u8 last = byte_at(sc, sc->pos + 8);
+
+		sc->pos += HTTP2_FRAME_HEAD;
+		http2_frame_begin(r, w, last);
+		return 0;
+	}
+	/* Cut by a segment: a byte a turn, they are few. */
+	kept = d->head_kept & 15;
+	barrier_var(kept);
+	d->head[kept & 15] = byte_at(sc, sc->pos);
+	sc->pos++;
+	if (++d->head_kept < HTTP2_FRAME_HEAD)
+		return 0;
+	d->head_kept = 0;
+	http2_frame_begin(r, __builtin_bswap64(*(__u64 *)d->head), d->head[8]);
+	return 0;
+}
+
+/* One more byte of an integer with this prefix (RFC 7541 section 5.1). True: d->number is whole. */
+static __always_inline bool hpack_integer(struct http2_direction *d, __u8 c, __u32 mask)
+{
+	if (!d->shift) {
+		d->number = c & mask;
+		d->shift = d->number == mask;
+		return !d->shift;
+	}
+	if (d->shift > 22) {
+		http2_lose(d); /* more than 2^28: nobody means that */
+		return false;
+	}
+	d->number += (c & 0x7fu) << (d->shift - 1);
+	d->shift += 7;
+	if (c & 0x80)
+		return false;
+	d->shift = 0;
+	return true;
+}
+
+/* The field under way is whole. */
+static __always_inline void hpack_field(const struct http2_run *r, __u64 entry)
+{
+	struct http2_direction *d = r->d;
+	struct http2_stream *at;
+	__u32 value = entry;
+
+	if (d->place == HTTP2_NOWHERE)
+		return;
+	at = http2_at(r->h, d->place);
+	if (r->sc->request && !d->opens)
+		return;
+	switch (entry >> 32) {
+	case HPACK_METHOD:
+		if (r->sc->request)
+			at->method = value;
+		break;
+	case HPACK_PATH:
+		if (r->sc->request)
+			at->route = value;
+		break;
+	case HPACK_CONTENT_TYPE:
+		if (value)
+			at->flags |= HTTP2_STREAM_GRPC;
+		break;
+	case HPACK_STATUS:
+		if (!r->sc->request)
+			at->status = value;
+		break;
+	case HPACK_GRPC_STATUS:
+		if (!r->sc->request) {
+			at->code = value;
+			at->flags |= HTTP2_STREAM_GRPC | HTTP2_STREAM_CODE;
+		}
+		break;
+	case HPACK_UNKNOWN:
+		if (!r->sc->request)
+			at->flags |= HTTP2_STREAM_UNSURE;
+		break;
+	}
+}
+
+/* A field's first byte, and those of its number. */
+static __always_inline void hpack_begin(const struct http2_run *r)
+{
+	struct http2_direction *d = r->d;
+	__u8 c = byte_at(r->sc, r->sc->pos);
+	__u64 entry;
+
+	http2_take(r, 1);
+	if (!d->shift) {
+		d->kind = c; /* which of the four it is, until we know the name */
+		d->inserts = (c & 0xc0) == 0x40;
+	}
+	c = d->kind;
+	if (!hpack_integer(d, byte_at(r->sc, r->sc->pos - 1),
+			   c & 0x80   ? 0x7f
+			   : c & 0x40 ? 0x3f
+			   : c & 0x20 ? 0x1f
+				      : 0x0f))
+		return;
+	if ((c & 0xe0) == 0x20)
+		return; /* the table's size: see above */
+	if (!d->number && !(c & 0x80)) {
+		d->phase = HPACK_NAME_LENGTH;
+		return;
+	}
+	entry = hpack_lookup(d, d->number);
+	if (c & 0x80) {
+		if (d->number == 4 || d->number == 5)
+			entry = hpack_entry(
+			    HPACK_PATH, hpack_static_path(r->sc->slot, r->s->workload, d->number));
+		hpack_field(r, entry);
+		return;
+	}
+	d->kind = entry >> 32;
+	d->phase = HPACK_VALUE_LENGTH;
+}
+
+static __always_inline void hpack_length(const struct http2_run *r)
+{
+	struct http2_direction *d = r->d;
+	__u8 c = byte_at(r->sc, r->sc->pos);
+
+	http2_take(r, 1);
+	if (!d->shift)
+		d->huffman = c >> 7;
+	if (!hpack_integer(d, c, 0x7f))
+		return;
+	d->string_left = d->number;
+	d->value = 0;
+	d->phase++; /* HPACK_NAME or HPACK_VALUE */
+}
+
+/* What was kept, in the work space. noinline: unrolled, it wants a register a word. */
+static __noinline int hpack_kept(const struct http2_direction *d, struct scratch *sc)
+{
+	for (__u32 i = 0; i < HPACK_TEXT_MAX; i += 8)
+		*(volatile __u64 *)&sc->buf[HPACK_KEPT_AT + i] = *(const __u64 *)(d->text + i);
+	return 0;
+}
+
+/*
+ * Is the string under way, or as much of it as is looked at, in the buffer? If so where, and its
+ * length. One that a segment or a frame has cut is kept, a byte a turn, until it is.
+ */
+static __always_inline bool hpack_string(const struct http2_run *r, __u32 have, __u32 *at,
+					 __u32 *length)
+{
+	struct http2_direction *d = r->d;
+	__u32 kept = d->text_kept;
+
+	if (!kept && (have >= d->string_left || have >= HPACK_TEXT_MAX)) {
+		*at = r->sc->pos;
+		*length = d->string_left;
+		return true;
+	}
+	if (d->string_left && kept < HPACK_TEXT_MAX) {
+		if (!have)
+			return false;
+		barrier_var(kept);
+		if (kept < HPACK_TEXT_MAX) /* once more, for the verifier */
+			d->text[kept] = byte_at(r->sc, r->sc->pos);
+		http2_take(r, 1);
+		d->string_left--;
+		d->text_kept++;
+	}
+	kept = d->text_kept;
+	if (d->string_left && kept < HPACK_TEXT_MAX)
+		return false;
+	d->text_kept = 0;
+	hpack_kept(d, r->sc);
+	*at = HPACK_KEPT_AT;
+	*length = kept;
+	return true;
+}
+
+/*
+ * A field in three parts, each of which does nothing where the phase is not its own. `have` bytes
+ * of the block are in the buffer. Three functions: what is on the stack of one is not on another's.
+ */
+static __noinline int hpack_numbers(struct kilter_sock *s, struct http2 *h,
+				    struct http2_direction *d, struct scratch *sc, __u32 have)
+{
+	struct http2_run run = {.s = s, .h = h, .d = d, .sc = sc}, *r = &run;
+
+	if (d->phase == HPACK_FIELD) {
+		if (!have)
+			return 0;
+		have--;
+		hpack_begin(r);
+	}
+	if (have && (d->phase == HPACK_NAME_LENGTH || d->phase == HPACK_VALUE_LENGTH))
+		hpack_length(r);
+	return 0;
+}
+
+static __noinline int hpack_strings(struct http2_direction *d, struct scratch *sc, __u32 workload,
+				    __u32 have)
+{
+	struct http2_run run = {.d = d, .sc = sc};
+	__u32 at, length;
+
+	if (d->phase != HPACK_NAME && d->phase != HPACK_VALUE)
+		return 0;
+	if (d->phase == HPACK_VALUE && (d->kind == HPACK_OTHER || d->kind == HPACK_UNKNOWN)) {
+		d->phase = HPACK_VALUE_REST;
+		return 0;
+	}
+	if (!hpack_string(&run, have, &at, &length))
+		return 0;
+	length |= d->huffman ? HPACK_HUFFMAN : 0;
+	if (d->phase == HPACK_NAME)
+		d->kind = hpack_name(sc->slot, at, length);
+	else
+		d->value = hpack_value(sc->slot, d->kind, workload, at, length);
+	d->phase++; /* its rest */
+	return 0;
+}
+
+static __noinline int hpack_rests(struct http2 *h, struct http2_direction *d, struct scratch *sc)
+{
+	struct http2_run run = {.h = h, .d = d, .sc = sc}, *r = &run;
+	__u32 n, most;
+	__u64 entry;
+
+	if (d->phase != HPACK_NAME_REST && d->phase != HPACK_VALUE_REST)
+		return 0;
+	n = d->string_left;
+	most = sc->len - sc->pos + (sc->end - sc->off);
+	if (n > most)
+		n = most;
+	most = d->frame_left - d->pad_length;
+	if (n > most)
+		n = most;
+	http2_skip(r, n);
+	d->string_left -= n;
+	if (d->string_left)
+		return 0;
+	if (d->phase == HPACK_NAME_REST) {
+		d->phase = HPACK_VALUE_LENGTH;
+		return 0;
+	}
+	d->phase = HPACK_FIELD;
+	entry = hpack_entry(d->kind, d->value);
+	if (d->inserts)
+		hpack_insert(d, entry);
+	hpack_field(r, entry);
+	return 0;
+}
+
+/* Bytes of the header block that are in the buffer. */
+static __always_inline __u32 hpack_have(const struct http2_direction *d, const struct scratch *sc)
+{
+	__u32 have = sc->len - sc->pos, block = d->frame_left - d->pad_length;
+
+	return have < block ? have : block;
+}
+
+/* Payload that nobody reads. */
+static __noinline int http2_payload(struct kilter_sock *s, struct http2 *h,
+				    struct http2_direction *d, struct scratch *sc)
+{
+	struct http2_run run = {.s = s, .h = h, .d = d, .sc = sc}, *r = &run;
+	__u32 left = sc->len - sc->pos + (sc->end - sc->off);
+
+	http2_skip(r, left < d->frame_left ? left : d->frame_left);
+	if (!d->frame_left)
+		http2_frame_end(r);
+	return 0;
+}
+
+/* Inside a frame that is read. */
+static __noinline int http2_inside(struct kilter_sock *s, struct http2 *h,
+				   struct http2_direction *d, struct scratch *sc)
+{
+	struct http2_run run = {.s = s, .h = h, .d = d, .sc = sc}, *r = &run;
+	__u32 have = sc->len - sc->pos, n;
+
+	switch (d->phase) {
+	case HTTP2_CODE:
+		d->number = d->number << 8 | byte_at(sc, sc->pos);
+		http2_take(r, 1);
+		if (!d->frame_left)
+			http2_frame_end(r);
+		return 0;
+	case HTTP2_PAD_LENGTH:
+		d->pad_length = byte_at(sc, sc->pos);
+		http2_take(r, 1);
+		d->phase = d->prefix_left ? HTTP2_PREFIX : HPACK_FIELD;
+		break;
+	case HTTP2_PREFIX:
+		n = have < d->prefix_left ? have : d->prefix_left;
+		http2_take(r, n);
+		d->prefix_left -= n;
+		if (!d->prefix_left)
+			d->phase = HPACK_FIELD;
+		break;
+	default:
+		hpack_numbers(s, h, d, sc, hpack_have(d, sc));
+		hpack_strings(d, sc, s->workload, hpack_have(d, sc));
+		hpack_rests(h, d, sc);
+	}
+	if (d->phase == HTTP2_RESYNC)
+		return 0;
+	if (d->frame_left < d->pad_length + d->prefix_left)
+		http2_lose(d);
+	else if (d->phase >= HPACK_FIELD && d->frame_left == d->pad_length)
+		http2_fragment_end(r);
+	return 0;
+}
+
+/*
+ * HTTP2_TURNS times one frame's header, one field, or one skip. Returns 1 when there is nothing
+ * left to do. A global function: the verifier takes it once. See http1_step().
+ */
+__noinline int http2_turns(PAYLOAD_CTX *ctx, __u32 slot)
+{
+	struct bpf_sock *sk = ctx->sk;
+	struct scratch *sc = scratch_at(slot);
+	struct http2_direction *d;
+	struct kilter_sock *s;
+	struct http2 *h;
+	__u32 i;
+
+	if (!sk || !sc)
+		return 1;
+	s = sock_get(sk);
+	h = http2_get(sk);
+	if (!s || !h)
+		return 1;
+	i = sc->request & 1;
+	barrier_var(i);
+	d = &h->directions[i & 1];
+	/* Unrolled: to count them would take stack. */
+#pragma unroll
+	for (int turn = 0; turn < HTTP2_TURNS; turn++) {
+		__u8 phase = d->phase;
+
+		if ((sc->pos >= sc->len && sc->off >= sc->end) || phase == HTTP2_RESYNC)
+			return 1;
+		if (phase == HTTP2_PAYLOAD) {
+			http2_payload(s, h, d, sc);
+			continue;
+		}
+		if (sc->len - sc->pos < HTTP2_AT_HAND && sc->off < sc->end &&
+		    !http2_load(ctx, sc)) {
+			http2_lose(d);
+			return 1;
+		}
+		if (phase == HTTP2_HEAD)
+			http2_head(s, h, d, sc);
+		else
+			http2_inside(s, h, d, sc);
+	}
+	return 0;
+}
+
+/*
+ * A segment of payload [off, end) of the packet, with TCP sequence number seq. As http1_segment().
+ */
+static __always_inline void http2_segment(PAYLOAD_CTX *ctx, void *sk, struct kilter_sock *s,
+					  bool request, bool softirq, __u32 off, __u32 end,
+					  __u32 seq)
+{
+	struct stream *st = request ? &s->request : &s->response;
+	struct http2_direction *d;
+	struct http2 *h = http2_get(sk);
+	struct scratch *sc;
+	__u32 seq_end = seq + (end - off);
+	__s32 ahead;
+	int done = 0;
+
+	if (!h)
+		return;
+	d = &h->directions[request];
+	ahead = seq - st->next_seq;
+	if (ahead < 0) { /* a retransmission, wholly or in part */
+		if ((__s32)(seq_end - st->next_seq) <= 0)
+			return;
+		off += -ahead;
+	}
+	st->next_seq = seq_end;
+	if (ahead > 0 && d->phase != HTTP2_RESYNC) {
+		if (d->phase == HTTP2_PAYLOAD && (__u32)ahead < d->frame_left)
+			d->frame_left -= ahead;
+		else
+			http2_lose(d);
+	}
+	/* In the middle of a payload there is nothing to read: the commonest case for large ones.
+	 */
+	if (d->phase == HTTP2_PAYLOAD && end - off < d->frame_left) {
+		d->frame_left -= end - off;
+		return;
+	}
+	sc = scratch_take(softirq);
+	if (!sc) {
+		count_drop(KILTER_DROP_HTTP2_LOAD);
+		http2_lose(d);
+		return;
+	}
+	sc->off = off;
+	sc->end = end;
+	sc->pos = 0;
+	sc->len = 0;
+	sc->zero = 0;
+	sc->now_ns = 0;
+	sc->request = request;
+	if (d->phase == HTTP2_RESYNC) {
+		if (!http2_load(ctx, sc) || sc->len < HTTP2_FRAME_HEAD ||
+		    !http2_joins(http2_head_at(sc, 0), byte_at(sc, 8)))
+			goto out;
+		d->phase = HTTP2_HEAD;
+	}
+	for (int i = 0; i < HTTP2_TURNS_TIMES && !done; i++)
+		done = http2_turns(ctx, sc->slot);
+	if (!done) {
+		count_drop(KILTER_DROP_HTTP2_STEPS);
+		http2_lose(d);
+	}
+out:
+	scratch_release(sc);
+}
+
+/*
+ * This connection speaks HTTP/2, as the segment at hand has shown: `before` bytes of its direction
+ * came before it. False: no memory, which is counted.
+ */
+static __noinline int http2_begin(void *sk, struct kilter_sock *s, __u32 request, __u32 before)
+{
+	struct http2 *h;
+	struct http2_direction *d, *other;
+	const struct stream *st = request ? &s->response : &s->request;
+
+	bpf_sk_storage_delete(&http2s, sk); /* of an earlier connection of this socket */
+	h = bpf_sk_storage_get(&http2s, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!h) {
+		count_drop(KILTER_DROP_SOCK_STORAGE);
+		s->protocol = KILTER_PROTO_NONE;
+		return 0;
+	}
+	d = &h->directions[request];
+	other = &h->directions[!request];
+	d->place = HTTP2_NOWHERE;
+	other->place = HTTP2_NOWHERE;
+	if (s->flags & SOCK_ADOPTED || before >= HTTP2_PREFACE) {
+		d->phase = HTTP2_RESYNC;
+		other->phase = HTTP2_RESYNC;
+		return 1;
+	}
+	if (st->bytes)
+		other->phase = HTTP2_RESYNC; /* it has spoken already, and we did not understand */
+	/* The preface is passed over as the payload of a frame of no known type. */
+	d = &h->directions[1];
+	if (d->phase == HTTP2_HEAD) {
+		d->type = 0xff;
+		d->phase = HTTP2_PAYLOAD;
+		d->frame_left = HTTP2_PREFACE - (request ? before : 0);
+	}
+	return 1;
+}
+
+/* As http2_segment(). `new`: http1_segment() was given it, and found that it is HTTP/2. */
+static __always_inline void http2_seen(PAYLOAD_CTX *ctx, void *sk, struct kilter_sock *s,
+				       bool request, bool softirq, __u32 off, __u32 end, __u32 seq,
+				       bool new)
+{
+	struct stream *st = request ? &s->request : &s->response;
+
+	if (new) {
+		if (!http2_begin(sk, s, request, st->bytes - (end - off)))
+			return;
+		st->next_seq = seq;
+		st->has_gap = 0;
+		st->hole_len = 0;
+	}
+	http2_segment(ctx, sk, s, request, softirq, off, end, seq);
+}
+
+#endif
