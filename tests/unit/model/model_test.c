@@ -240,6 +240,8 @@ static void equal_templates_have_equal_hashes(void **state)
 	    {"/a/b/c/d/e/f/g/h/i", "/a/b/c/d/e/f/g/x", "/a/b/c/d/e/f/g/{rest}"},
 	    {"/a b\"", "/a b\"", "/a%20b%22"},
 	    {"*", "*", "*"},
+	    {"/a1b2", "/7.x", "/{id}"},
+	    {"/deploy/2024.Report/1", "/deploy/a1.Report/2", "/deploy/{id}/{id}"},
 	};
 	char text[ROUTE_TEXT_MAX];
 
@@ -252,6 +254,51 @@ static void equal_templates_have_equal_hashes(void **state)
 		assert_int_equal(route_hash(rows[i].a), route_hash(rows[i].b));
 	}
 	assert_int_not_equal(route_hash("/a"), route_hash("/b"));
+}
+
+static void a_method_of_grpc_is_no_identifier(void **state)
+{
+	static const struct {
+		const char *path, *text;
+	} rows[] = {
+	    {"/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Check"},
+	    {"/pb2.Sha256/Sum512", "/pb2.Sha256/Sum512"},
+	    {"/a_1._b.C3/_d4", "/a_1._b.C3/_d4"},
+	    /* Longer than an identifier's 32 bytes. */
+	    {"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+	     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"},
+	    {"/a.B/TheQuickBrownFoxJumpsOverTheLazyDog",
+	     "/a.B/TheQuickBrownFoxJumpsOverTheLazyDog"},
+	    /* What is behind a service and no word, or behind its method, is as ever. */
+	    {"/grpc.health.v1.Health/42", "/grpc.health.v1.Health/{id}"},
+	    {"/grpc.health.v1.Health/a-1", "/grpc.health.v1.Health/{id}"},
+	    {"/grpc.health.v1.Health/Check/a1", "/grpc.health.v1.Health/Check/{id}"},
+	    {"/grpc.health.v1.Health//a1", "/grpc.health.v1.Health//{id}"},
+	    /* What looks like one and is none: where it stands, its words, its case. */
+	    {"/x/grpc.health.v1.Health/Check2", "/x/{id}/{id}"},
+	    {"/Greeter2/Hello2", "/{id}/{id}"},
+	    {"/IMG_0001.Jpg/a1", "/{id}/{id}"},
+	    {"/app.v2.js", "/{id}"},
+	    {"/a.1b.Cd/x1", "/{id}/{id}"},
+	    {"/a1..Cd/x1", "/{id}/{id}"},
+	    {"/.a1.Cd/x1", "/{id}/{id}"},
+	    {"/a1.Cd./x1", "/{id}/{id}"},
+	    {"/a1.Cd.Ef/x1", "/{id}/{id}"},
+	    {"/a1.Cd-Ef/x1", "/{id}/{id}"},
+	    {"/a1.B~/x1", "/{id}/{id}"},
+	    {"/a1.B\xe9/x1", "/{id}/{id}"},
+	    {"a1.Cd/x1", "{id}/{id}"},
+	};
+	char text[ROUTE_TEXT_MAX];
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		route_text(rows[i].path, strlen(rows[i].path), text);
+		assert_string_equal(text, rows[i].text);
+	}
+	assert_int_not_equal(route_hash("/a.v1.B/C1"), route_hash("/a.v1.B/C2"));
+	assert_int_not_equal(route_hash("/a.v1.B/C"), route_hash("/a.v2.B/C"));
+	assert_int_equal(route_hash("/a.v1.B/1"), route_hash("/a.v1.B/2"));
 }
 
 static void a_snapshot_reads_back_and_repeats_no_string(void **state)
@@ -319,6 +366,7 @@ int main(void)
 	    cmocka_unit_test(cgroup_paths_name_what_runs_in_them),
 	    cmocka_unit_test(the_mount_of_the_whole_hierarchy_is_found),
 	    cmocka_unit_test(equal_templates_have_equal_hashes),
+	    cmocka_unit_test(a_method_of_grpc_is_no_identifier),
 	    cmocka_unit_test(a_snapshot_reads_back_and_repeats_no_string),
 	    cmocka_unit_test(a_full_area_is_counted_and_still_readable),
 	};
