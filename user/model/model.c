@@ -579,7 +579,7 @@ void model_add_requests(void *mv, const struct kilter_series_key *k,
 		return;
 	for (int i = 0; i < KILTER_CLASSIC_BUCKETS; i++)
 		d.requests += delta->classic[i];
-	if (k->status >= 500 || k->error != KILTER_REQ_OK)
+	if (kilter_status_is_error(k->status) || k->error != KILTER_REQ_OK)
 		d.errors = d.requests;
 	red_add(m, &w->red[client], &d);
 	if (e)

@@ -34,8 +34,8 @@ enum model_span {
 };
 extern const uint64_t model_span_ns[MODEL_SPANS];
 
-/* What happened in a window. Errors: server role 5xx or no answer; client role the same
- * and 4xx is none (OpenTelemetry counts client 4xx as errors: see docs/health.md). */
+/* What happened in a window. Errors, in both roles: kilter_status_is_error(), or no answer.
+ * (OpenTelemetry counts the client's 4xx, and every code of gRPC but OK: see docs/health.md.) */
 struct model_red {
 	uint64_t requests, errors;
 	uint64_t covered_ns;  /* how much of the window we have seen; < span right after start */

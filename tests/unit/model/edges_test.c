@@ -86,6 +86,15 @@ static void tick(uint64_t seconds)
 	model_tick(model, now * NS_PER_SEC);
 }
 
+static void add(const struct kilter_series_key *k, uint64_t n)
+{
+	struct kilter_series d = {.created_ns = 1};
+
+	d.classic[0] = n;
+	d.exp[1] = (__u32)n;
+	model_add_requests(model, k, &d, false);
+}
+
 static void requests(uint8_t role, __u32 id, __u32 peer, uint64_t n)
 {
 	struct kilter_series_key k = {.workload = id,
@@ -93,11 +102,8 @@ static void requests(uint8_t role, __u32 id, __u32 peer, uint64_t n)
 				      .status = 200,
 				      .role = role,
 				      .protocol = KILTER_PROTO_HTTP1};
-	struct kilter_series d = {.created_ns = 1};
 
-	d.classic[0] = n;
-	d.exp[1] = (__u32)n;
-	model_add_requests(model, &k, &d, false);
+	add(&k, n);
 }
 
 static void conns(uint8_t role, __u32 id, __u32 peer, uint64_t opened, uint64_t closed)
@@ -560,6 +566,56 @@ static void a_name_makes_room_and_takes_nothing_over(void **state)
 	assert_true(overflow_of("\"workloads\"") == 2);
 }
 
+static void an_error_is_what_its_protocol_calls_one(void **state)
+{
+	static const struct {
+		uint8_t protocol;
+		uint16_t status;
+		uint8_t error;
+		bool is_error;
+	} rows[] = {
+	    {KILTER_PROTO_HTTP1, 499, 0, false},
+	    {KILTER_PROTO_HTTP1, 500, 0, true},
+	    {KILTER_PROTO_HTTP2, 429, 0, false},
+	    {KILTER_PROTO_HTTP2, 503, 0, true},
+	    {KILTER_PROTO_HTTP2, 0, KILTER_REQ_RESET, true},
+	    {KILTER_PROTO_GRPC, KILTER_STATUS_GRPC + 0, 0, false},  /* OK */
+	    {KILTER_PROTO_GRPC, KILTER_STATUS_GRPC + 1, 0, false},  /* CANCELLED */
+	    {KILTER_PROTO_GRPC, KILTER_STATUS_GRPC + 2, 0, true},   /* UNKNOWN */
+	    {KILTER_PROTO_GRPC, KILTER_STATUS_GRPC + 4, 0, true},   /* DEADLINE_EXCEEDED */
+	    {KILTER_PROTO_GRPC, KILTER_STATUS_GRPC + 5, 0, false},  /* NOT_FOUND */
+	    {KILTER_PROTO_GRPC, KILTER_STATUS_GRPC + 8, 0, false},  /* RESOURCE_EXHAUSTED */
+	    {KILTER_PROTO_GRPC, KILTER_STATUS_GRPC + 12, 0, true},  /* UNIMPLEMENTED */
+	    {KILTER_PROTO_GRPC, KILTER_STATUS_GRPC + 13, 0, true},  /* INTERNAL */
+	    {KILTER_PROTO_GRPC, KILTER_STATUS_GRPC + 14, 0, true},  /* UNAVAILABLE */
+	    {KILTER_PROTO_GRPC, KILTER_STATUS_GRPC + 15, 0, true},  /* DATA_LOSS */
+	    {KILTER_PROTO_GRPC, KILTER_STATUS_GRPC + 16, 0, false}, /* UNAUTHENTICATED */
+	    {KILTER_PROTO_GRPC, 0, KILTER_REQ_CLOSED, true},
+	    {KILTER_PROTO_GRPC, 0, 0, false}, /* it ended well, its status was not read */
+	};
+	uint64_t errors = 0;
+	struct model_red r;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		struct kilter_series_key k = {.workload = CURL,
+					      .peer = ELSEWHERE,
+					      .status = rows[i].status,
+					      .role = KILTER_ROLE_CLIENT,
+					      .protocol = rows[i].protocol,
+					      .error = rows[i].error};
+
+		add(&k, 1);
+		tick(1);
+		errors += rows[i].is_error;
+		model_workload_red(model, model_workload_by_id(model, CURL), KILTER_ROLE_CLIENT,
+				   MODEL_1H, &r);
+		if (r.requests != i + 1 || r.errors != errors)
+			fail_msg("row %zu: %llu of %llu are errors", i,
+				 (unsigned long long)r.errors, (unsigned long long)r.requests);
+	}
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -570,6 +626,7 @@ int main(void)
 	    T(an_id_keeps_its_workload_and_its_index),
 	    T(an_edge_finds_who_serves_the_other_end),
 	    T(counts_of_an_edge_are_its_own),
+	    T(an_error_is_what_its_protocol_calls_one),
 	    T(a_listener_alone_names_the_server),
 	    T(a_port_that_two_serve_names_nobody),
 	    T(a_port_goes_to_who_serves_it_next),
