@@ -50,6 +50,13 @@ static void series(struct snapshot_writer *w, uint32_t i)
 	s->role = i % 2 ? KILTER_ROLE_CLIENT : KILTER_ROLE_SERVER;
 	s->protocol = KILTER_PROTO_HTTP1;
 	s->method = KILTER_METHOD_GET;
+	if (i % 7 == 3) {
+		s->protocol = KILTER_PROTO_GRPC;
+		s->method = KILTER_METHOD_POST;
+		s->status = (uint16_t)(KILTER_STATUS_GRPC + i % KILTER_GRPC_CODES);
+	} else if (i % 7 == 5) {
+		s->protocol = KILTER_PROTO_HTTP2;
+	}
 	s->sum_ns = 123456789ull * (i + 1);
 	for (int k = 0; k < KILTER_CLASSIC_BUCKETS; k++)
 		s->classic[k] = (uint64_t)k * (i + 7);

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/grpc.h"
 #include "export/exposition.h"
 #include "guard/guard.h"
 
@@ -50,6 +51,12 @@ static void label_service(struct prometheus *r, uint32_t row)
 			*var = var##_rows ? var##_rows + exposition_first(&(r)->x) : NULL;   \
 	     var != var##_end && exposition_goes_on(&(r)->x, (size_t)(var - var##_rows)); var++)
 
+/* error_type of a request without a whole response. */
+static const char *unanswered(const struct snap_series *s)
+{
+	return s->error == KILTER_REQ_RESET ? "reset" : "closed";
+}
+
 static void http_labels(struct prometheus *r, const struct snap_series *s)
 {
 	char status[8];
@@ -76,22 +83,54 @@ static void http_labels(struct prometheus *r, const struct snap_series *s)
 		exposition_label(&r->x, "server_address", address);
 	if (s->port)
 		exposition_label_u64(&r->x, "server_port", s->port);
+	/* Of HTTP/1 the kernel keeps no version: 1.0 and 1.1 are one series. */
+	if (s->protocol == KILTER_PROTO_HTTP2)
+		exposition_label(&r->x, "network_protocol_version", "2");
 	if (s->error)
-		exposition_label(&r->x, "error_type",
-				 s->error == KILTER_REQ_RESET ? "reset" : "closed");
+		exposition_label(&r->x, "error_type", unanswered(s));
 	else if (code >= (client ? 400 : 500))
 		exposition_label(&r->x, "error_type", status);
 }
 
-static void http(struct prometheus *r, enum kilter_role role, const char *name, const char *help)
+/* Which codes are errors: OpenTelemetry, semantic conventions for gRPC. */
+static void rpc_labels(struct prometheus *r, const struct snap_series *s)
+{
+	const char *route = text(r, s->route), *address = text(r, s->address);
+	bool client = s->role == KILTER_ROLE_CLIENT;
+	const char *status = s->status < KILTER_STATUS_GRPC
+				 ? NULL
+				 : grpc_code_str(s->status - (unsigned int)KILTER_STATUS_GRPC);
+
+	label_service(r, s->workload);
+	exposition_label(&r->x, "rpc_system_name", "grpc");
+	if (*route)
+		exposition_label(&r->x, "rpc_method", route);
+	if (status)
+		exposition_label(&r->x, "rpc_response_status_code", status);
+	if (client && *address)
+		exposition_label(&r->x, "server_address", address);
+	if (s->port)
+		exposition_label_u64(&r->x, "server_port", s->port);
+	if (s->error)
+		exposition_label(&r->x, "error_type", unanswered(s));
+	else if (status &&
+		 (client ? s->status != KILTER_STATUS_GRPC : kilter_status_is_error(s->status)))
+		exposition_label(&r->x, "error_type", status);
+}
+
+static void requests(struct prometheus *r, bool rpc, enum kilter_role role, const char *name,
+		     const char *help)
 {
 	if (!exposition_family(&r->x, name, "histogram", help))
 		return;
 	EACH(r, SNAP_SERIES, struct snap_series, s)
 	{
-		if (s->role != role)
+		if (s->role != role || (s->protocol == KILTER_PROTO_GRPC) != rpc)
 			continue;
-		http_labels(r, s);
+		if (rpc)
+			rpc_labels(r, s);
+		else
+			http_labels(r, s);
 		exposition_histogram(&r->x, s->classic, classic_text, KILTER_CLASSIC_BOUNDS,
 				     s->sum_ns);
 	}
@@ -549,10 +588,14 @@ int prometheus_next(struct prometheus *r, const struct prometheus_family *own,
 	    r->s->counts[SNAP_NODE] ? snapshot_rows(r->s, SNAP_NODE, struct snap_node) : NULL;
 
 	exposition_begin(&r->x);
-	http(r, KILTER_ROLE_SERVER, "http_server_request_duration_seconds",
-	     "Duration of HTTP server requests.");
-	http(r, KILTER_ROLE_CLIENT, "http_client_request_duration_seconds",
-	     "Duration of HTTP client requests.");
+	requests(r, false, KILTER_ROLE_SERVER, "http_server_request_duration_seconds",
+		 "Duration of HTTP server requests.");
+	requests(r, false, KILTER_ROLE_CLIENT, "http_client_request_duration_seconds",
+		 "Duration of HTTP client requests.");
+	requests(r, true, KILTER_ROLE_SERVER, "rpc_server_call_duration_seconds",
+		 "Duration of incoming calls of gRPC.");
+	requests(r, true, KILTER_ROLE_CLIENT, "rpc_client_call_duration_seconds",
+		 "Duration of outgoing calls of gRPC.");
 	tcp(r);
 	listeners(r);
 	syscalls(r, node);

@@ -486,6 +486,8 @@ static void see_series(void *ctx, const struct collect_series *s)
 	memcpy(r->classic, s->classic, sizeof(r->classic));
 	r->peer = peer_of(b, s->key.peer);
 	r->route = b->s->model ? model_route_text(b->s->model, s->key.route) : "";
+	if (s->key.protocol == KILTER_PROTO_GRPC && *r->route == '/')
+		r->route++; /* here, so that what is then alike becomes one row */
 	if (b->s->model)
 		want_workload(b, model_workload_by_id(b->s->model, s->key.workload));
 }

@@ -117,7 +117,7 @@ struct snap_series {	   /* totals; workload ids of one name are merged */
 	uint32_t workload; /* row; SNAPSHOT_NO_INDEX: not known */
 	uint32_t port;	   /* client: server.port; server: the local port */
 	snap_str address;  /* client: server.address */
-	snap_str route;	   /* url_template, "" when none */
+	snap_str route;	   /* url_template; of gRPC rpc.method, "package.Service/Method"; or "" */
 	uint16_t status;
 	uint8_t role, protocol, method, error;
 	uint8_t overflow; /* status is a class, 1 to 5: kilter_series_is_overflow() */

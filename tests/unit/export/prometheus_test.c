@@ -181,6 +181,136 @@ static void labels_follow_the_conventions(void **state)
 	assert_int_equal(count(text, "service_name=\"unknown\""), KILTER_CLASSIC_BUCKETS + 2);
 }
 
+#define RPC "rpc_server_call_duration_seconds"
+
+static struct snap_series *call(struct fixture *f, enum kilter_role role, unsigned int code)
+{
+	struct snap_series *s = series(f, role, (uint16_t)(KILTER_STATUS_GRPC + code));
+
+	s->protocol = KILTER_PROTO_GRPC;
+	s->method = KILTER_METHOD_POST;
+	s->route = snapshot_str(f->w, "a.v1.B/C");
+	s->address = snapshot_str(f->w, role == KILTER_ROLE_CLIENT ? "192.0.2.1" : "");
+	return s;
+}
+
+static void calls_of_grpc_are_a_family_of_their_own(void **state)
+{
+	struct fixture *f = *state;
+	const char *text;
+	struct snap_series *s;
+
+	workload(f, "web");
+	series(f, KILTER_ROLE_SERVER, 200);
+	s = call(f, KILTER_ROLE_SERVER, 0);
+	s->classic[0] = 3;
+	s->classic[KILTER_CLASSIC_BOUNDS] = 1;
+	s->sum_ns = 1500000000;
+	call(f, KILTER_ROLE_CLIENT, 0);
+	text = render(f, false);
+#define L_RPC                                                                    \
+	"service_name=\"web\",rpc_system_name=\"grpc\",rpc_method=\"a.v1.B/C\"," \
+	"rpc_response_status_code=\"OK\""
+	has(text, "# TYPE " RPC " histogram");
+	has(text, RPC "_bucket{" L_RPC ",server_port=\"8080\",le=\"0.001\"} 3");
+	has(text, RPC "_bucket{" L_RPC ",server_port=\"8080\",le=\"+Inf\"} 4");
+	has(text, RPC "_count{" L_RPC ",server_port=\"8080\"} 4");
+	has(text, RPC "_sum{" L_RPC ",server_port=\"8080\"} 1.5");
+	has(text, "rpc_client_call_duration_seconds_count{" L_RPC
+		  ",server_address=\"192.0.2.1\",server_port=\"8080\"} 0");
+	assert_int_equal(count(text, N "_count{"), 1);
+	assert_int_equal(count(text, RPC "_count{"), 1);
+	assert_int_equal(count(text, "http_client_request_duration_seconds_count{"), 0);
+}
+
+/* OpenTelemetry: of the server six codes, of the client all but OK. */
+static void codes_of_grpc_are_errors_by_side(void **state)
+{
+	static const char *const names[KILTER_GRPC_CODES] = {"OK",
+							     "CANCELLED",
+							     "UNKNOWN",
+							     "INVALID_ARGUMENT",
+							     "DEADLINE_EXCEEDED",
+							     "NOT_FOUND",
+							     "ALREADY_EXISTS",
+							     "PERMISSION_DENIED",
+							     "RESOURCE_EXHAUSTED",
+							     "FAILED_PRECONDITION",
+							     "ABORTED",
+							     "OUT_OF_RANGE",
+							     "UNIMPLEMENTED",
+							     "INTERNAL",
+							     "UNAVAILABLE",
+							     "DATA_LOSS",
+							     "UNAUTHENTICATED"};
+	static const bool errors[KILTER_GRPC_CODES] = {
+	    [2] = true, [4] = true, [12] = true, [13] = true, [14] = true, [15] = true};
+	struct fixture *f = *state;
+	char line[512], error[64];
+	const char *text;
+
+	workload(f, "w");
+	for (unsigned int i = 0; i < KILTER_GRPC_CODES; i++) {
+		call(f, KILTER_ROLE_SERVER, i);
+		call(f, KILTER_ROLE_CLIENT, i);
+	}
+	text = render(f, false);
+	for (unsigned int i = 0; i < KILTER_GRPC_CODES; i++) {
+		for (int client = 0; client < 2; client++) {
+			snprintf(error, sizeof(error), ",error_type=\"%s\"", names[i]);
+			snprintf(line, sizeof(line),
+				 "rpc_%s_call_duration_seconds_count{service_name=\"w\",rpc_"
+				 "system_name=\"grpc\",rpc_method=\"a.v1.B/C\",rpc_response_"
+				 "status_code=\"%s\"%s,server_port=\"8080\"%s} 0",
+				 client ? "client" : "server", names[i],
+				 client ? ",server_address=\"192.0.2.1\"" : "",
+				 (client ? i > 0 : errors[i]) ? error : "");
+			has(text, line);
+		}
+	}
+}
+
+static void a_call_without_a_status_has_none(void **state)
+{
+	struct fixture *f = *state;
+	const char *text;
+	struct snap_series *s;
+
+	workload(f, "w");
+	s = call(f, KILTER_ROLE_SERVER, 0);
+	s->status = 0;
+	s->error = KILTER_REQ_CLOSED;
+	s = call(f, KILTER_ROLE_CLIENT, 0);
+	s->status = 0;
+	s->route = snapshot_str(f->w, "");
+	call(f, KILTER_ROLE_SERVER, KILTER_GRPC_CODES); /* out of its range: never an index */
+	text = render(f, false);
+	has(text, RPC "_count{service_name=\"w\",rpc_system_name=\"grpc\",rpc_method=\"a.v1.B/C\","
+		      "server_port=\"8080\",error_type=\"closed\"} 0");
+	has(text, RPC "_count{service_name=\"w\",rpc_system_name=\"grpc\",rpc_method=\"a.v1.B/C\","
+		      "server_port=\"8080\"} 0");
+	has(text,
+	    "rpc_client_call_duration_seconds_count{service_name=\"w\",rpc_system_name=\"grpc\","
+	    "server_address=\"192.0.2.1\",server_port=\"8080\"} 0");
+}
+
+/* One service may answer the same request in both versions: two series, so two sets of labels. */
+static void http2_says_its_version(void **state)
+{
+	struct fixture *f = *state;
+	const char *text;
+
+	workload(f, "w");
+	series(f, KILTER_ROLE_SERVER, 503)->classic[0] = 1;
+	series(f, KILTER_ROLE_SERVER, 503)->protocol = KILTER_PROTO_HTTP2;
+	text = render(f, false);
+#define L_503                                                                           \
+	N "_count{service_name=\"w\",http_request_method=\"GET\",http_response_status_" \
+	  "code=\"503\",url_scheme=\"http\",server_port=\"8080\""
+	has(text, L_503 ",error_type=\"503\"} 1");
+	has(text, L_503 ",network_protocol_version=\"2\",error_type=\"503\"} 0");
+}
+
 static void label_values_are_escaped_and_always_utf8(void **state)
 {
 	struct fixture *f = *state;
@@ -320,6 +450,11 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(a_histogram_is_cumulative_and_agrees_with_its_count,
 					    setup, teardown),
 	    cmocka_unit_test_setup_teardown(labels_follow_the_conventions, setup, teardown),
+	    cmocka_unit_test_setup_teardown(calls_of_grpc_are_a_family_of_their_own, setup,
+					    teardown),
+	    cmocka_unit_test_setup_teardown(codes_of_grpc_are_errors_by_side, setup, teardown),
+	    cmocka_unit_test_setup_teardown(a_call_without_a_status_has_none, setup, teardown),
+	    cmocka_unit_test_setup_teardown(http2_says_its_version, setup, teardown),
 	    cmocka_unit_test_setup_teardown(label_values_are_escaped_and_always_utf8, setup,
 					    teardown),
 	    cmocka_unit_test_setup_teardown(own_figures_of_one_name_are_one_family, setup,
