@@ -56,12 +56,13 @@ enum kilter_guard_mode {
 	KILTER_GUARD_ENFORCE = 2,
 };
 
-/* Which outcomes count as failures, a mask in kilter_guard_policy.failures; HTTP statuses have a
- * mask of their own. */
+/* Which outcomes count as failures, a mask in kilter_guard_policy.failures; statuses of HTTP and
+ * gRPC have a mask of their own. */
 #define KILTER_FAIL_ON_CONNECT	 (1u << 0) /* connect refused, reset, timed out, unreachable */
 #define KILTER_FAIL_ON_NO_ANSWER (1u << 1) /* connection ended with a request unanswered */
 
-/* kilter_guard_policy.statuses: a bit for each HTTP status from 400 to 655. */
+/* kilter_guard_policy.statuses: a bit for each from 400 to 655, of HTTP up to 599, and of gRPC
+ * (KILTER_STATUS_GRPC). */
 #define KILTER_STATUS_FIRST 400
 #define KILTER_STATUS_WORDS 4
 

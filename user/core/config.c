@@ -34,7 +34,7 @@ static void report(struct parse *p, const yaml_mark_t *at, const char *fmt, ...)
 
 static void report(struct parse *p, const yaml_mark_t *at, const char *fmt, ...)
 {
-	char text[512];
+	char text[400 + CONFIG_WHY_LEN]; /* where, the value, and what would be right */
 	va_list ap;
 	int n;
 
@@ -277,7 +277,7 @@ static int read_labels(struct parse *p, const yaml_event_t *start, struct config
 static int read_policy_value(struct parse *p, const struct config_field *f, yaml_event_t *value,
 			     struct config_policy *policy)
 {
-	char buf[CONFIG_PATH_LEN], why[200];
+	char buf[CONFIG_FAILURES_LEN], why[CONFIG_WHY_LEN];
 	int err;
 
 	if (f->type == FIELD_LABELS)
@@ -378,7 +378,7 @@ static int parse_mapping(struct parse *p, const char *prefix, unsigned int depth
 static int parse_field(struct parse *p, int i, const yaml_event_t *key, yaml_event_t *value)
 {
 	const struct config_field *f = &config_fields[i];
-	char buf[CONFIG_PATH_LEN], why[200];
+	char buf[CONFIG_PATH_LEN], why[CONFIG_WHY_LEN];
 	int err = read_value(p, value, false, f->path, buf, sizeof(buf));
 
 	if (!err && config_field_decode(f, p->c, buf, why, sizeof(why)))
@@ -514,7 +514,7 @@ static void parse_document(struct parse *p)
 
 void config_defaults(struct config *c)
 {
-	char why[200];
+	char why[CONFIG_WHY_LEN];
 
 	memset(c, 0, sizeof(*c));
 	for (unsigned int i = 0; i < config_fields_count; i++)
@@ -598,7 +598,7 @@ int config_set(struct config *c, const char *path, const char *value, int origin
 	       config_fault_fn fault, void *ctx)
 {
 	int i = config_field_find(config_fields, config_fields_count, path);
-	char why[200] = "a known field", text[512];
+	char why[CONFIG_WHY_LEN] = "a known field", text[512];
 
 	if (i >= 0 && !config_field_decode(&config_fields[i], c, value, why, sizeof(why))) {
 		c->origins[i] = origin;

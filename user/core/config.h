@@ -23,12 +23,13 @@
 #define CONFIG_NAME_LEN	    64
 #define CONFIG_LABELS_MAX   8
 #define CONFIG_LABELS_LEN   512 /* of all of one policy */
+#define CONFIG_FAILURES_LEN 512 /* of a list of `failures` */
 #define CONFIG_PATH_LEN	    256 /* shorter than PATH_MAX on purpose: checked at decode */
 
 /* What counts as a failure. */
 struct config_failures {
 	uint32_t outcomes;			/* KILTER_FAIL_ON_* */
-	uint64_t statuses[KILTER_STATUS_WORDS]; /* HTTP, as in struct kilter_guard_policy */
+	uint64_t statuses[KILTER_STATUS_WORDS]; /* as in struct kilter_guard_policy */
 };
 
 /* "127.0.0.1:80" "[::1]:80" "10.0.0.0/8" ":80" "*" "10.0.0.1" "db.internal:5432"

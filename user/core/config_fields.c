@@ -7,7 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <kilter/series.h>
+
 #include "core/clock.h"
+#include "core/grpc.h"
 
 #define AT(member) offsetof(struct config, member), sizeof(((struct config *)0)->member)
 #define IN(member) \
@@ -200,8 +203,10 @@ const struct config_field config_policy_fields[] = {
     {"ramp_up", FIELD_DURATION, IN(ramp_up_ns), 0, 3600, NULL, "0s", true,
      "After closing, the share of connects let through rises to all over this time; 0s: at once."},
     {"failures", FIELD_FAILURES, IN(failures), 0, 0,
-     "connect no_answer http_5xx http_400..http_599", "connect no_answer http_5xx", true,
-     "What counts as a failure."},
+     "connect no_answer http_5xx http_400..http_599 grpc_errors grpc_CODE",
+     "connect no_answer http_5xx grpc_errors", true,
+     "What counts as a failure. grpc_errors: UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL, "
+     "UNAVAILABLE and DATA_LOSS; CODE: any but OK, in lower case (grpc_aborted)."},
     {"on_open", FIELD_CHOICE, IN(close_connections), 0, 0, "keep close_connections", "keep", true,
      "What becomes of connections that are established when the circuit opens (Linux 6.5)."},
     {"standby", FIELD_STRING, IN(standby), 0, 0, NULL, "", true,
@@ -240,81 +245,146 @@ static const char *const outcome_names[] = {"connect", "no_answer"};
 static const char *const mode_names[] = {"off", "observe", "enforce"};
 static const char *const force_names[] = {"auto", "open", "closed"};
 
+/* Bits of struct config_failures.statuses. */
 #define STATUSES_5XX_FIRST (500 - KILTER_STATUS_FIRST)
-#define STATUSES	   200 /* 400 to 599 */
+#define STATUSES	   200 /* of HTTP: 400 to 599 */
+#define STATUSES_GRPC	   (KILTER_STATUS_GRPC - KILTER_STATUS_FIRST)
+
+_Static_assert(STATUSES_GRPC + KILTER_GRPC_CODES <= 64 * KILTER_STATUS_WORDS, "a bit for each");
+/* As it is written out, a list is no longer than as it was read. */
+_Static_assert(CONFIG_FAILURES_LEN <= CONFIG_LABELS_LEN, "what is written out is not cut");
 
 static bool has_status(const struct config_failures *f, unsigned int bit)
 {
 	return f->statuses[bit / 64] >> (bit % 64) & 1;
 }
 
-static int decode_failure(const char *word, struct config_failures *f)
+static void add_statuses(struct config_failures *f, unsigned int from, unsigned int count)
 {
-	unsigned int from, to;
+	for (unsigned int bit = from; bit < from + count; bit++)
+		f->statuses[bit / 64] |= 1ull << (bit % 64);
+}
+
+/* What is behind "http_". */
+static int decode_http(const char *word, struct config_failures *f)
+{
+	unsigned long status;
 	char *end;
 
+	if (!strcmp(word, "5xx")) {
+		add_statuses(f, STATUSES_5XX_FIRST, STATUSES - STATUSES_5XX_FIRST);
+		return 0;
+	}
+	status = strtoul(word, &end, 10);
+	if (*word < '0' || *word > '9' || *end || status < KILTER_STATUS_FIRST ||
+	    status >= KILTER_STATUS_FIRST + STATUSES)
+		return -EINVAL;
+	add_statuses(f, (unsigned int)status - KILTER_STATUS_FIRST, 1);
+	return 0;
+}
+
+/* What is behind "grpc_". */
+static int decode_grpc(const char *word, struct config_failures *f)
+{
+	int code;
+
+	if (!strcmp(word, "errors")) {
+		for (unsigned int i = 0; i < KILTER_GRPC_CODES; i++)
+			if (KILTER_GRPC_ERRORS >> i & 1)
+				add_statuses(f, STATUSES_GRPC + i, 1);
+		return 0;
+	}
+	code = grpc_code_from_word(word);
+	if (code <= 0) /* OK is no failure */
+		return -EINVAL;
+	add_statuses(f, STATUSES_GRPC + (unsigned int)code, 1);
+	return 0;
+}
+
+static int decode_failure(const char *word, struct config_failures *f)
+{
 	for (unsigned int i = 0; i < 2; i++) {
 		if (!strcmp(word, outcome_names[i])) {
 			f->outcomes |= 1u << i;
 			return 0;
 		}
 	}
-	if (strncmp(word, "http_", 5))
-		return -EINVAL;
-	word += 5;
-	if (!strcmp(word, "5xx")) {
-		from = STATUSES_5XX_FIRST;
-		to = STATUSES;
-	} else {
-		unsigned long status = strtoul(word, &end, 10);
-
-		if (*word < '0' || *word > '9' || *end || status < KILTER_STATUS_FIRST ||
-		    status >= KILTER_STATUS_FIRST + STATUSES)
-			return -EINVAL;
-		from = (unsigned int)status - KILTER_STATUS_FIRST;
-		to = from + 1;
-	}
-	for (; from < to; from++)
-		f->statuses[from / 64] |= 1ull << (from % 64);
-	return 0;
+	if (!strncmp(word, "http_", 5))
+		return decode_http(word + 5, f);
+	return strncmp(word, "grpc_", 5) ? -EINVAL : decode_grpc(word + 5, f);
 }
 
-static int decode_failures(const char *value, struct config_failures *ret)
+static void why_failures(const char *word, const char *choices, char *why, size_t size)
+{
+	size_t n = (size_t)snprintf(why, size, "a list of: %s", choices);
+
+	if (strncmp(word, "grpc_", 5) != 0)
+		return;
+	for (unsigned int i = 1; i < KILTER_GRPC_CODES && n < size; i++)
+		n += (size_t)snprintf(why + n, size - n, "%s%s",
+				      i > 1 ? " " : "; CODE is one of: ", grpc_code_word(i));
+}
+
+static int decode_failures(const char *value, struct config_failures *ret, const char *choices,
+			   char *why, size_t why_size)
 {
 	struct config_failures f = {.outcomes = 0};
-	char buf[CONFIG_PATH_LEN], *save = NULL;
+	char buf[CONFIG_FAILURES_LEN], *save = NULL;
 	bool any = false;
 
+	why_failures("", choices, why, why_size);
 	if (strlen(value) >= sizeof(buf))
 		return -EINVAL;
 	snprintf(buf, sizeof(buf), "%s", value);
 	for (char *w = strtok_r(buf, " ,", &save); w; w = strtok_r(NULL, " ,", &save)) {
-		if (decode_failure(w, &f))
+		if (decode_failure(w, &f)) {
+			why_failures(w, choices, why, why_size);
 			return -EINVAL;
+		}
 		any = true;
 	}
 	*ret = f;
 	return any ? 0 : -EINVAL;
 }
 
+/* Adds a word to the n bytes that buf has; returns how many it has then, or would have. */
+static size_t put_word(char *buf, size_t size, size_t n, const char *word)
+{
+	return n < size ? n + (size_t)snprintf(buf + n, size - n, "%s%s", n ? " " : "", word) : n;
+}
+
 static void format_failures(const struct config_failures *f, char *buf, size_t size)
 {
-	bool all_5xx = true;
+	bool all_5xx = true, all_errors = true;
+	char word[CONFIG_NAME_LEN];
 	size_t n = 0;
 
 	buf[0] = '\0';
-	for (unsigned int i = 0; i < 2 && n < size; i++)
+	for (unsigned int i = 0; i < 2; i++)
 		if (f->outcomes & (1u << i))
-			n += (size_t)snprintf(buf + n, size - n, "%s%s", n ? " " : "",
-					      outcome_names[i]);
+			n = put_word(buf, size, n, outcome_names[i]);
 	for (unsigned int i = STATUSES_5XX_FIRST; i < STATUSES; i++)
 		all_5xx = all_5xx && has_status(f, i);
-	if (all_5xx && n < size)
-		n += (size_t)snprintf(buf + n, size - n, "%shttp_5xx", n ? " " : "");
-	for (unsigned int i = 0; i < (all_5xx ? STATUSES_5XX_FIRST : STATUSES) && n < size; i++)
-		if (has_status(f, i))
-			n += (size_t)snprintf(buf + n, size - n, "%shttp_%u", n ? " " : "",
-					      i + KILTER_STATUS_FIRST);
+	if (all_5xx)
+		n = put_word(buf, size, n, "http_5xx");
+	for (unsigned int i = 0; i < (all_5xx ? STATUSES_5XX_FIRST : STATUSES); i++) {
+		if (!has_status(f, i))
+			continue;
+		snprintf(word, sizeof(word), "http_%u", i + KILTER_STATUS_FIRST);
+		n = put_word(buf, size, n, word);
+	}
+	for (unsigned int i = 0; i < KILTER_GRPC_CODES; i++)
+		all_errors = all_errors &&
+			     (!(KILTER_GRPC_ERRORS >> i & 1) || has_status(f, STATUSES_GRPC + i));
+	if (all_errors)
+		n = put_word(buf, size, n, "grpc_errors");
+	for (unsigned int i = 0; i < KILTER_GRPC_CODES; i++) {
+		if (!has_status(f, STATUSES_GRPC + i) ||
+		    (all_errors && KILTER_GRPC_ERRORS >> i & 1))
+			continue;
+		snprintf(word, sizeof(word), "grpc_%s", grpc_code_word(i));
+		n = put_word(buf, size, n, word);
+	}
 }
 
 /* The place of value among n names, or -1. */
@@ -458,11 +528,7 @@ int config_field_decode(const struct config_field *f, void *base, const char *va
 		memset(at, 0, f->size);
 		return 0;
 	case FIELD_FAILURES:
-		if (decode_failures(value, at)) {
-			snprintf(why, why_size, "a list of: %s", f->choices);
-			return -EINVAL;
-		}
-		return 0;
+		return decode_failures(value, at, f->choices, why, why_size);
 	}
 	if (i < 0)
 		snprintf(why, why_size, "one of: %s", f->choices);

@@ -5,6 +5,8 @@
 
 #include "core/config.h"
 
+#define CONFIG_WHY_LEN 400 /* of what would be right; all codes of gRPC are the longest */
+
 enum field_type {
 	FIELD_STRING, /* size: of the array */
 	FIELD_BOOL,
@@ -39,7 +41,8 @@ extern const unsigned int config_policy_fields_count;
 
 /* The row of the field of this path, or -1. */
 int config_field_find(const struct config_field *fields, unsigned int count, const char *path);
-/* Decodes value into base + offset. 0, or -EINVAL with what would be right in why. */
+/* Decodes value into base + offset. 0, or -EINVAL with what would be right in why (CONFIG_WHY_LEN).
+ */
 int config_field_decode(const struct config_field *f, void *base, const char *value, char *why,
 			size_t why_size);
 /* The value as it would be written. */

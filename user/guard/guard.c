@@ -13,6 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <kilter/series.h>
+
 #include "core/bus.h"
 #include "core/clock.h"
 #include "guard/internal.h"
@@ -97,13 +99,15 @@ void guard_moved(struct guard *g, struct entry *e, enum kilter_circuit_state fro
 	guard_announce(e, from, "success");
 }
 
-/* The statuses of http_5xx and no other: what the model calls errors. */
+/* The statuses of http_5xx and grpc_errors and no other: what the model calls errors. */
 static bool counts_as_model(const struct config_failures *f)
 {
 	for (unsigned int i = 0; i < 64 * KILTER_STATUS_WORDS; i++) {
-		bool is_5xx = i >= 500 - KILTER_STATUS_FIRST && i < 600 - KILTER_STATUS_FIRST;
+		unsigned int status = KILTER_STATUS_FIRST + i;
+		bool error = status < KILTER_STATUS_GRPC + KILTER_GRPC_CODES &&
+			     kilter_status_is_error(status);
 
-		if ((f->statuses[i / 64] >> (i % 64) & 1) != is_5xx)
+		if ((f->statuses[i / 64] >> (i % 64) & 1) != error)
 			return false;
 	}
 	return f->outcomes & KILTER_FAIL_ON_NO_ANSWER;

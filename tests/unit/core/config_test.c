@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include <kilter/identity.h>
+#include <kilter/series.h>
 
 #include "core/clock.h"
 #include "core/config.h"
@@ -100,6 +101,9 @@ static void the_defaults_are_good(void **state)
 	assert_true(fails_on(&config.guard.defaults, 500));
 	assert_true(fails_on(&config.guard.defaults, 599));
 	assert_false(fails_on(&config.guard.defaults, 499));
+	for (unsigned int code = 0; code < KILTER_GRPC_CODES; code++)
+		assert_int_equal(fails_on(&config.guard.defaults, KILTER_STATUS_GRPC + code),
+				 kilter_status_is_error(KILTER_STATUS_GRPC + code));
 }
 
 static void an_empty_file_changes_nothing(void **state)
@@ -258,7 +262,20 @@ static void a_value_of_another_type_is_told_what_would_be_right(void **state)
 	    {"guard: {defaults: 5}\n", "guard.defaults: a mapping is expected here"},
 	    {"guard: {defaults: [5]}\n", "guard.defaults: a mapping is expected here"},
 	    {"guard: {policies: [{failures: [x]}]}\n",
-	     "failures: 'x' is not a list of: connect no_answer http_5xx http_400..http_599"},
+	     "failures: 'x' is not a list of: connect no_answer http_5xx http_400..http_599 "
+	     "grpc_errors grpc_CODE"},
+	    {"guard: {policies: [{failures: [connect, grpc_ok]}]}\n",
+	     "failures: 'connect grpc_ok' is not a list of: connect no_answer http_5xx "
+	     "http_400..http_599 grpc_errors grpc_CODE; CODE is one of: cancelled unknown "
+	     "invalid_argument deadline_exceeded not_found already_exists permission_denied "
+	     "resource_exhausted failed_precondition aborted out_of_range unimplemented internal "
+	     "unavailable data_loss unauthenticated"},
+	    {"guard: {policies: [{failures: [grpc_UNKNOWN]}]}\n",
+	     "failures: 'grpc_UNKNOWN' is not a list of: "},
+	    {"guard: {policies: [{failures: [grpc_14]}]}\n", "CODE is one of: cancelled"},
+	    {"guard: {policies: [{failures: [grpc_]}]}\n", "CODE is one of: cancelled"},
+	    {"guard: {policies: [{failures: [http_614]}]}\n",
+	     "failures: 'http_614' is not a list of"},
 	    {"guard: {policies: [{failures: []}]}\n", "failures: '' is not a list of"},
 	    {"guard: {policies: [{failures: [http_399]}]}\n",
 	     "failures: 'http_399' is not a list of"},
@@ -429,6 +446,69 @@ static void a_policy_takes_each_of_its_keys(void **state)
 	assert_true(p->slow_call_ratio == 0 && !p->window_counts && !p->ramp_up_ns);
 	assert_true(!p->close_connections && !p->standby[0]);
 	assert_true(p->rate_limit == 0 && !p->max_connections);
+}
+
+struct failures {
+	const char *written;
+	unsigned int told;
+};
+
+static void on_failures(void *ctx, const char *path, const char *value, const char *origin,
+			const char *doc)
+{
+	struct failures *f = ctx;
+
+	(void)origin;
+	(void)doc;
+	if (strcmp(path, "guard.policies[0].failures") != 0)
+		return;
+	assert_string_equal(value, f->written);
+	f->told++;
+}
+
+static void failures_are_written_as_they_are_read(void **state)
+{
+#define ALL_BUT_ERRORS                                                             \
+	"grpc_cancelled grpc_invalid_argument grpc_not_found grpc_already_exists " \
+	"grpc_permission_denied grpc_resource_exhausted grpc_failed_precondition " \
+	"grpc_aborted grpc_out_of_range grpc_unauthenticated"
+	static const struct {
+		const char *given, *written;
+	} rows[] = {
+	    {"grpc_errors", "grpc_errors"},
+	    {"http_5xx, grpc_unavailable connect", "connect http_5xx grpc_unavailable"},
+	    {"grpc_aborted grpc_errors grpc_internal", "grpc_errors grpc_aborted"},
+	    {"grpc_unknown grpc_deadline_exceeded grpc_unimplemented grpc_internal "
+	     "grpc_unavailable",
+	     "grpc_unknown grpc_deadline_exceeded grpc_unimplemented grpc_internal "
+	     "grpc_unavailable"},
+	    {"grpc_data_loss grpc_unknown grpc_deadline_exceeded grpc_unimplemented "
+	     "grpc_internal grpc_unavailable",
+	     "grpc_errors"},
+	    /* The longest there is of gRPC: nothing is cut on either way. */
+	    {"connect no_answer http_5xx http_429 grpc_unknown grpc_deadline_exceeded "
+	     "grpc_unimplemented grpc_internal grpc_unavailable grpc_data_loss " ALL_BUT_ERRORS,
+	     "connect no_answer http_5xx http_429 grpc_errors " ALL_BUT_ERRORS},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		struct failures f = {.written = rows[i].written};
+		char text[1024];
+
+		for (int again = 0; again < 2; again++) {
+			snprintf(text, sizeof(text), "guard: {policies: [{failures: '%s'}]}\n",
+				 again ? rows[i].written : rows[i].given);
+			expect_good(text);
+			config_walk(&config, on_failures, &f);
+		}
+		assert_int_equal(f.told, 2);
+	}
+	expect_good("guard: {policies: [{failures: [grpc_aborted, http_429]}]}\n");
+	assert_true(fails_on(&config.guard.policies[0], KILTER_STATUS_GRPC + 10));
+	assert_true(fails_on(&config.guard.policies[0], 429));
+	assert_false(fails_on(&config.guard.policies[0], KILTER_STATUS_GRPC + 14));
+	assert_false(fails_on(&config.guard.policies[0], KILTER_STATUS_GRPC));
 }
 
 static void a_key_that_is_there_twice_is_refused(void **state)
@@ -811,7 +891,7 @@ static void a_walk_tells_each_value_and_where_it_came_from(void **state)
 	    {"guard.mode", "observe", "environment"},
 	    {"guard.defaults.mode", "observe", "default"},
 	    {"guard.policies[0].destination", ":80", "k.yaml:7"},
-	    {"guard.policies[0].failures", "connect no_answer http_5xx", "k.yaml:7"},
+	    {"guard.policies[0].failures", "connect no_answer http_5xx grpc_errors", "k.yaml:7"},
 	};
 
 	(void)state;
@@ -1038,6 +1118,7 @@ int main(void)
 	    T(a_value_out_of_range_is_told_the_range),
 	    T(the_numbers_of_a_policy_have_bounds),
 	    T(a_policy_takes_each_of_its_keys),
+	    T(failures_are_written_as_they_are_read),
 	    T(a_key_that_is_there_twice_is_refused),
 	    T(values_that_contradict_each_other_are_named_with_a_line),
 	    T(all_faults_are_reported_in_one_run),
