@@ -44,7 +44,8 @@ static __always_inline void sock_guard_tell(struct kilter_sock *s, __u64 what, _
  */
 static __always_inline bool sock_guard_wants(const struct kilter_sock *s, __u16 status, __u8 error)
 {
-	return sock_has_circuit(s) || (s->role == KILTER_ROLE_CLIENT && (status >= 500 || error));
+	return sock_has_circuit(s) ||
+	       (s->role == KILTER_ROLE_CLIENT && (error || kilter_status_is_error(status)));
 }
 
 static __noinline void sock_guard_join(struct kilter_sock *s)
@@ -89,13 +90,16 @@ static __always_inline void sock_guard_release(struct kilter_sock *s)
 		sock_guard_tell(s, 0, bpf_ktime_get_boot_ns());
 }
 
-/* The end of a connection. Its requests have spoken already where the protocol is known; an
- * end without data says nothing: a port check, or a peer that only listens. */
+/* The end of a connection. Its requests have spoken already where the protocol is known, those of
+ * gRPC on a connection of HTTP/2; an end without data says nothing: a port check, or a peer that
+ * only listens. */
 static __always_inline void sock_guard_closed(struct kilter_sock *s, __u64 now_ns)
 {
 	if (!sock_has_circuit(s))
 		return;
-	if (s->protocol != KILTER_PROTO_HTTP1 && (s->flags & SOCK_HAD_DATA))
+	/* One test, not two: the verifier follows each. */
+	if (!((1u << KILTER_PROTO_HTTP1 | 1u << KILTER_PROTO_HTTP2) >> (s->protocol & 31) & 1) &&
+	    (s->flags & SOCK_HAD_DATA))
 		sock_guard_tell(s, GUARD_SUCCESS, now_ns);
 	else
 		sock_guard_release(s);
