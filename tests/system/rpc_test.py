@@ -78,5 +78,49 @@ class Rpc(kilter.Case):
                         lambda: figures() == {"server": (100, 27), "client": (38, 10)})
 
 
+class Guarded(kilter.Case):
+    """A call as curl makes it, and what nginx answers: a response of headers alone, with a code."""
+    CODES = {"Get": 5, "Put": 8, "Down": 14}  # NOT_FOUND, RESOURCE_EXHAUSTED, UNAVAILABLE
+
+    def guard(self, failures):
+        self.port = kilter.free_port()
+        methods = "".join(f"location = /orders.v1.Orders/{name} {{ add_header grpc-status {code} always; return 200; }}"
+                          for name, code in self.CODES.items())
+        self.sandbox.nginx("", extra=f"server {{ listen 127.0.0.1:{self.port} http2; "
+                                     f"default_type application/grpc; {methods} }}")
+        with open(self.daemon.config, "w", encoding="utf-8") as f:
+            f.write(f"""
+guard:
+  protect_loopback: false
+  max_open_ratio: 1
+  policies:
+    - destination: "127.0.0.1:{self.port}"
+      mode: enforce
+      consecutive_failures: 3
+      failure_ratio: 0
+      base_open: 100s
+      failures: {failures}
+""")
+        self.daemon.start()
+
+    def call(self, method):
+        """The HTTP status, or 0 when the connect was refused."""
+        done = subprocess.run(["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "--http2-prior-knowledge",
+                               "-H", "content-type: application/grpc", "-X", "POST",
+                               f"http://127.0.0.1:{self.port}/orders.v1.Orders/{method}"],
+                              preexec_fn=self.sandbox.join, stdout=subprocess.PIPE, text=True, check=False)
+        return int(done.stdout)
+
+    def test_a_code_that_is_named_trips_and_another_does_not(self):
+        self.guard("[grpc_resource_exhausted]")
+        self.assertEqual([self.call("Down") for _ in range(4)], [200] * 4)
+        self.assertEqual([self.call("Put") for _ in range(4)], [200, 200, 200, 0])
+
+    def test_the_errors_of_grpc_trip_and_what_is_not_found_does_not(self):
+        self.guard("[grpc_errors]")
+        self.assertEqual([self.call("Get") for _ in range(4)], [200] * 4)
+        self.assertEqual([self.call("Down") for _ in range(4)], [200, 200, 200, 0])
+
+
 if __name__ == "__main__":
     unittest.main(verbosity=2)
