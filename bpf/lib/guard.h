@@ -342,9 +342,9 @@ static __always_inline void guard_uncount(const struct kilter_circuit_key *count
 static __always_inline bool guard_status_fails(const struct kilter_circuit_key *key, __u32 status)
 {
 	const struct kilter_guard_policy *p;
-	__u32 bit = status - KILTER_STATUS_FIRST;
+	__u32 bit = kilter_status_bit(status);
 
-	if (status < KILTER_STATUS_FIRST || bit >= 64 * KILTER_STATUS_WORDS)
+	if (bit >= KILTER_STATUS_BITS)
 		return false;
 	p = bpf_map_lookup_elem(&guard_policy, key);
 	barrier_var(bit);

@@ -37,6 +37,7 @@
 #define KILTER_GUARD_H
 
 #include <kilter/identity.h>
+#include <kilter/series.h>
 #include <kilter/types.h>
 
 struct kilter_circuit_key {
@@ -61,10 +62,22 @@ enum kilter_guard_mode {
 #define KILTER_FAIL_ON_CONNECT	 (1u << 0) /* connect refused, reset, timed out, unreachable */
 #define KILTER_FAIL_ON_NO_ANSWER (1u << 1) /* connection ended with a request unanswered */
 
-/* kilter_guard_policy.statuses: a bit for each from 400 to 655, of HTTP up to 599, and of gRPC
- * (KILTER_STATUS_GRPC). */
-#define KILTER_STATUS_FIRST 400
-#define KILTER_STATUS_WORDS 4
+/* kilter_guard_policy.statuses: a bit for each status of HTTP from 400 to 599, then for each code
+ * of gRPC. */
+#define KILTER_STATUS_FIRST  400
+#define KILTER_STATUSES_HTTP 200
+#define KILTER_STATUS_WORDS  4
+#define KILTER_STATUS_BITS   (64 * KILTER_STATUS_WORDS)
+
+/* The bit of kilter_series_key.status; KILTER_STATUS_BITS: it has none. */
+static inline __attribute__((always_inline)) __u32 kilter_status_bit(__u32 status)
+{
+	if (status >= KILTER_STATUS_GRPC && status < KILTER_STATUS_GRPC + KILTER_GRPC_CODES)
+		return status - KILTER_STATUS_GRPC + KILTER_STATUSES_HTTP;
+	if (status >= KILTER_STATUS_FIRST && status < KILTER_STATUS_FIRST + KILTER_STATUSES_HTTP)
+		return status - KILTER_STATUS_FIRST;
+	return KILTER_STATUS_BITS;
+}
 
 #define KILTER_RATIO_ONE	10000 /* ratios in the kernel are in 1/10000 */
 #define KILTER_WINDOW_CALLS_MAX 1024
@@ -188,5 +201,7 @@ _Static_assert(sizeof(struct kilter_guard_rules) == 48, "no holes");
 _Static_assert(sizeof(struct kilter_guard_policy) == 48 + 24 + 64 + 32, "no holes");
 _Static_assert(sizeof(struct kilter_guard_runtime) == 64 + 256 + 40 + 24 + 32 + 80 + 32,
 	       "no holes");
+
+_Static_assert(KILTER_STATUSES_HTTP + KILTER_GRPC_CODES <= KILTER_STATUS_BITS, "a bit for each");
 
 #endif

@@ -34,10 +34,10 @@ enum kilter_protocol {
 };
 
 /*
- * kilter_series_key.status of a gRPC call: KILTER_STATUS_GRPC + its code, so that one range of
- * numbers serves all protocols (a policy's mask of failures, too). 0: not known.
+ * kilter_series_key.status of a gRPC call: KILTER_STATUS_GRPC + its code, above all that HTTP's
+ * three digits can be, so that one number serves both. 0: not known.
  */
-#define KILTER_STATUS_GRPC 600
+#define KILTER_STATUS_GRPC 1000
 #define KILTER_GRPC_CODES  17 /* OK = 0 to UNAUTHENTICATED = 16 */
 /* The codes that OpenTelemetry calls errors of the server: UNKNOWN, DEADLINE_EXCEEDED,
  * UNIMPLEMENTED, INTERNAL, UNAVAILABLE, DATA_LOSS. */
@@ -46,8 +46,8 @@ enum kilter_protocol {
 /* Is this a failure of whoever answered? HTTP from 500 on; gRPC: KILTER_GRPC_ERRORS. */
 static inline int kilter_status_is_error(__u32 status)
 {
-	if (status >= KILTER_STATUS_GRPC && status < KILTER_STATUS_GRPC + KILTER_GRPC_CODES)
-		return KILTER_GRPC_ERRORS >> (status - KILTER_STATUS_GRPC) & 1;
+	if (status >= KILTER_STATUS_GRPC)
+		return KILTER_GRPC_ERRORS >> ((status - KILTER_STATUS_GRPC) & 31) & 1;
 	return status >= 500;
 }
 

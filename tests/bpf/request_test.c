@@ -548,7 +548,6 @@ static void other_protocols_are_not_decoded(void **state)
 	static const char *const first[][2] = {
 	    {NULL, "220 mail.example.org ESMTP\r\n"},
 	    {"\x16\x03\x01\x02\x05\x01\x00\x01\xfc\x03\x03", "\x16\x03\x03"},
-	    {"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "\x04\x03\x02\x01"},
 	    {"*1\r\n$4\r\nPING\r\n", "+PONG\r\n"},
 	    {"GET key\r\n", "$3\r\nabc\r\n"},
 	    {"\x01\x02\x03\x04GET / HTTP/1.1\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\n"},

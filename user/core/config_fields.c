@@ -247,10 +247,9 @@ static const char *const force_names[] = {"auto", "open", "closed"};
 
 /* Bits of struct config_failures.statuses. */
 #define STATUSES_5XX_FIRST (500 - KILTER_STATUS_FIRST)
-#define STATUSES	   200 /* of HTTP: 400 to 599 */
-#define STATUSES_GRPC	   (KILTER_STATUS_GRPC - KILTER_STATUS_FIRST)
+#define STATUSES	   KILTER_STATUSES_HTTP
+#define STATUSES_GRPC	   KILTER_STATUSES_HTTP /* the first of gRPC's */
 
-_Static_assert(STATUSES_GRPC + KILTER_GRPC_CODES <= 64 * KILTER_STATUS_WORDS, "a bit for each");
 /* As it is written out, a list is no longer than as it was read. */
 _Static_assert(CONFIG_FAILURES_LEN <= CONFIG_LABELS_LEN, "what is written out is not cut");
 

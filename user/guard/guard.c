@@ -102,12 +102,12 @@ void guard_moved(struct guard *g, struct entry *e, enum kilter_circuit_state fro
 /* The statuses of http_5xx and grpc_errors and no other: what the model calls errors. */
 static bool counts_as_model(const struct config_failures *f)
 {
-	for (unsigned int i = 0; i < 64 * KILTER_STATUS_WORDS; i++) {
-		unsigned int status = KILTER_STATUS_FIRST + i;
-		bool error = status < KILTER_STATUS_GRPC + KILTER_GRPC_CODES &&
-			     kilter_status_is_error(status);
+	for (unsigned int status = KILTER_STATUS_FIRST;
+	     status < KILTER_STATUS_GRPC + KILTER_GRPC_CODES; status++) {
+		unsigned int i = kilter_status_bit(status);
 
-		if ((f->statuses[i / 64] >> (i % 64) & 1) != error)
+		if (i < KILTER_STATUS_BITS && (f->statuses[i / 64] >> (i % 64) & 1) !=
+						  (unsigned int)kilter_status_is_error(status))
 			return false;
 	}
 	return f->outcomes & KILTER_FAIL_ON_NO_ANSWER;
