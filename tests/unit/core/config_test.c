@@ -28,7 +28,6 @@ static bool fails_on(const struct config_policy *p, unsigned int status)
 	unsigned int bit = kilter_status_bit(status);
 
 	assert_true(bit < KILTER_STATUS_BITS);
-
 	return p->failures.statuses[bit / 64] >> (bit % 64) & 1;
 }
 
