@@ -85,14 +85,15 @@ struct config_policy {
 };
 
 struct config {
-	char listen[CONFIG_PATH_LEN];	    /* "127.0.0.1:9470" */
-	char socket[CONFIG_PATH_LEN];	    /* "/run/kilter/kilter.sock" */
-	char socket_group[CONFIG_NAME_LEN]; /* "" or a group's name */
-	char cgroup[CONFIG_PATH_LEN];	    /* "": the host's cgroup v2 root */
-	char bpffs[CONFIG_PATH_LEN];	    /* "/sys/fs/bpf/kilter" */
-	char state_dir[CONFIG_PATH_LEN];    /* "/var/lib/kilter" */
-	char runtime_root[CONFIG_PATH_LEN]; /* "/"; "": labels are not read */
-	char front_user[CONFIG_NAME_LEN];   /* "kilter", else "nobody" where there is none */
+	char listen[CONFIG_PATH_LEN];		/* "127.0.0.1:9470" */
+	char socket[CONFIG_PATH_LEN];		/* "/run/kilter/kilter.sock" */
+	char socket_group[CONFIG_NAME_LEN];	/* "" or a group's name */
+	char cgroup[CONFIG_PATH_LEN];		/* "": the host's cgroup v2 root */
+	char bpffs[CONFIG_PATH_LEN];		/* "/sys/fs/bpf/kilter" */
+	char state_dir[CONFIG_PATH_LEN];	/* "/var/lib/kilter" */
+	char runtime_root[CONFIG_PATH_LEN];	/* "/"; "": labels are not read */
+	char runtime_endpoint[CONFIG_PATH_LEN]; /* "": no runtime is asked */
+	char front_user[CONFIG_NAME_LEN];	/* "kilter", else "nobody" where there is none */
 
 	struct {
 		char level[16];	 /* debug info warn error */
@@ -202,6 +203,11 @@ void config_keep(struct config *fresh, const struct config *running);
 /* "ADDR:PORT" or "[V6]:PORT", numeric or localhost, and on loopback: the HTTP server has no
  * authentication over TCP. "" is no TCP at all. 0, or -EINVAL. */
 int config_check_listen(const char *s);
+
+/* "unix:///run/x.sock", or the path alone: the path, in s; NULL: neither, or longer than the
+ * address of a socket may be (struct sockaddr_un). */
+#define CONFIG_RUNTIME_PATH_MAX 107
+const char *config_runtime_path(const char *s);
 
 /* "250ms" ... -> ns; "64KiB" ... -> bytes. -EINVAL, -ERANGE. */
 int config_parse_duration(const char *s, uint64_t *ret_ns);

@@ -33,6 +33,9 @@ const struct config_field config_fields[] = {
     {"runtime_root", FIELD_STRING, AT(runtime_root), 0, 0, NULL, "/", false,
      "Below it container runtimes keep their files (run/containers, var/lib/docker), read for labels. "
      "Empty: they are not read."},
+    {"runtime_endpoint", FIELD_STRING, AT(runtime_endpoint), 0, 0, NULL, "", false,
+     "CRI socket of the container runtime, such as unix:///run/containerd/containerd.sock, asked for the "
+     "labels that are in no file. Who may use it has power over the node. Empty: no runtime is asked."},
     {"front_user", FIELD_STRING, AT(front_user), 0, 0, NULL, "kilter", false,
      "User of the HTTP front; nobody where there is no such user."},
     {"log.level", FIELD_STRING, AT(log.level), 0, 0, "debug info warn error", "info", true,
@@ -451,6 +454,13 @@ static int decode_string(const struct config_field *f, char *at, const char *val
 		snprintf(why, why_size,
 			 "a loopback address and a port, such as \"%s\" or \"[::1]:9470\"",
 			 f->initial);
+		return -EINVAL;
+	}
+	if (!strcmp(f->path, "runtime_endpoint") && *value && !config_runtime_path(value)) {
+		snprintf(
+		    why, why_size,
+		    "unix:// and the absolute path of a socket, at most %d characters, or empty",
+		    CONFIG_RUNTIME_PATH_MAX);
 		return -EINVAL;
 	}
 	snprintf(at, f->size, "%s", value);

@@ -191,6 +191,15 @@ void config_unmap_destination(struct config_destination *d)
 	d->prefix_len -= 96;
 }
 
+const char *config_runtime_path(const char *s)
+{
+	static const char scheme[] = "unix://";
+
+	if (!strncmp(s, scheme, sizeof(scheme) - 1))
+		s += sizeof(scheme) - 1;
+	return *s == '/' && strlen(s) <= CONFIG_RUNTIME_PATH_MAX ? s : NULL;
+}
+
 int config_check_listen(const char *s)
 {
 	static const uint8_t loopback6[16] = {[15] = 1};

@@ -1103,6 +1103,34 @@ static void the_server_listens_on_loopback_alone(void **state)
 		     "such as \"127.0.0.1:9470\"");
 }
 
+static void the_runtime_is_a_socket_by_its_path(void **state)
+{
+	static const char *const bad[] = {"run/x.sock",	   "unix://run/x.sock", "unix:/run/x.sock",
+					  "http://[::1]/", "tcp://127.0.0.1:1", "unix://",
+					  "@abstract"};
+	char text[256];
+
+	(void)state;
+	expect_good("runtime_endpoint: unix:///run/containerd/containerd.sock\n");
+	assert_string_equal(config_runtime_path(config.runtime_endpoint),
+			    "/run/containerd/containerd.sock");
+	assert_string_equal(config_runtime_path("/run/crio/crio.sock"), "/run/crio/crio.sock");
+	setup(NULL);
+	expect_good("runtime_endpoint: ''\n");
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+		if (config_runtime_path(bad[i]))
+			fail_msg("'%s' is taken", bad[i]);
+	expect_fault("runtime_endpoint: run/x.sock\n",
+		     "k.yaml:1:19: runtime_endpoint: 'run/x.sock' is not unix:// and the absolute "
+		     "path of a socket, at most 107 characters, or empty");
+	/* struct sockaddr_un has 108 bytes. */
+	snprintf(text, sizeof(text), "runtime_endpoint: unix:///%0*d\n", 107, 0);
+	expect_fault(text, "at most 107 characters");
+	snprintf(text, sizeof(text), "runtime_endpoint: unix:///%0*d\n", 106, 0);
+	setup(NULL);
+	expect_good(text);
+}
+
 #define T(f) cmocka_unit_test_setup(f, setup)
 #define F(f) cmocka_unit_test_setup_teardown(f, file_setup, file_teardown)
 
@@ -1139,6 +1167,7 @@ int main(void)
 	    T(durations_and_sizes_have_units),
 	    T(destinations_are_read_in_every_form),
 	    T(the_server_listens_on_loopback_alone),
+	    T(the_runtime_is_a_socket_by_its_path),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
