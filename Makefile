@@ -11,6 +11,7 @@ B        := $(if $(filter 1,$(SAN)),build/san,build)
 CC       ?= gcc
 CLANG    ?= clang
 BPFTOOL  ?= bpftool
+PROTOC_C ?= protoc-c
 STRIP    ?= llvm-strip
 
 DESTDIR    ?=
@@ -23,7 +24,7 @@ FUZZ_SECONDS ?= 60
 # The same tree gives the same bytes: no dates, no build paths, sorted inputs.
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 
-PKGS   := libbpf libmicrohttpd jansson yaml-0.1 libseccomp libcap zlib
+PKGS   := libbpf libmicrohttpd jansson yaml-0.1 libseccomp libcap libnghttp2 libprotobuf-c zlib
 CFLAGS ?= $(if $(SAN),-O1 -g -fno-omit-frame-pointer,-O2 -g -D_FORTIFY_SOURCE=3)
 WARN   := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wold-style-definition \
           -Wpointer-arith -Wwrite-strings -Wformat=2 -Wundef -Wvla -Wimplicit-fallthrough$(if $(findstring clang,$(CC)),,=5) -fno-common
@@ -31,20 +32,21 @@ HARDEN := $(if $(SAN),,-fstack-protector-strong -fstack-clash-protection -ftrivi
           $(if $(filter x86_64,$(ARCH)),-fcf-protection)) -fPIE
 SANITIZE := $(if $(filter 1,$(SAN)),-fsanitize=address -fsanitize=undefined -fno-sanitize-recover=all,$(SAN))
 
-CPPFLAGS += -D_GNU_SOURCE -Iinclude -Iuser -I$(B)/skel -DKILTER_VERSION='"$(VERSION)"' -DKILTER_REVISION='"$(REVISION)"'
+CPPFLAGS += -D_GNU_SOURCE -Iinclude -Iuser -I$(B)/skel -I$(B)/proto -DKILTER_VERSION='"$(VERSION)"' -DKILTER_REVISION='"$(REVISION)"'
 ALLCFLAGS = -std=gnu17 $(CFLAGS) $(WARN) $(HARDEN) $(SANITIZE) -ffile-prefix-map=$(CURDIR)=. $(PKG_CFLAGS)
 ALLLDFLAGS = $(if $(STATIC),-static-pie,-pie) -Wl,-z,relro,-z,now $(SANITIZE) $(LDFLAGS)
 LDLIBS    = $(PKG_LIBS) -lelf -lresolv -lm
 # STATIC=1: see the verb `static`.
 PKG_CFLAGS := $(if $(STATIC),-I$(B)/deps/include -DKILTER_STATIC,$(shell pkg-config --cflags $(PKGS) 2>/dev/null))
-PKG_LIBS   := $(if $(STATIC),-L$(B)/deps/lib -lbpf -lmicrohttpd -ljansson -lyaml -lseccomp -lcap -lelf -lz,\
+PKG_LIBS   := $(if $(STATIC),-L$(B)/deps/lib -lbpf -lmicrohttpd -ljansson -lyaml -lseccomp -lcap -lnghttp2 -lprotobuf-c -lelf -lz,\
               $(shell pkg-config --libs $(PKGS) 2>/dev/null))
 BPF_CFLAGS := -g -O2 -mcpu=v3 -target bpf -D__TARGET_ARCH_$(BPF_ARCH) -Iinclude -Ibpf -Ivmlinux/$(ARCH) -Wall -Wextra -Werror \
               -Wno-unused-parameter -Wno-missing-declarations -Wno-address-of-packed-member -ffile-prefix-map=$(CURDIR)=.
 
 # --- What there is: a new file is found by its place and name ------------------
 LIB_SRC  := $(sort $(wildcard user/*/*.c user/*/*/*.c))
-LIB_OBJ  := $(LIB_SRC:%.c=$(B)/%.o)
+PROTO    := $(patsubst user/model/metadata/%.proto,$(B)/proto/%.pb-c.h,$(wildcard user/model/metadata/*.proto))
+LIB_OBJ  := $(LIB_SRC:%.c=$(B)/%.o) $(PROTO:.h=.o)
 BPF_SRC  := $(sort $(wildcard bpf/probes/*.bpf.c))
 SKEL     := $(BPF_SRC:bpf/probes/%.bpf.c=$(B)/skel/%.skel.h)
 UNIT_SRC := $(sort $(wildcard tests/unit/*/*_test.c))
@@ -97,6 +99,18 @@ $(B)/skel/%.skel.h: $(B)/bpf/%.bpf.o
 	$(call say,SKEL)
 	$(Q)mkdir -p $(@D)
 	$(Q)$(BPFTOOL) gen skeleton $< name $* > $@
+
+# Messages of Protocol Buffers: the generated code is nobody's to mend, so it is not warned of.
+$(B)/proto/%.pb-c.h: user/model/metadata/%.proto
+	$(call say,PROTO)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(PROTOC_C) --c_out=$(@D) -I$(<D) $(<F)
+
+$(B)/proto/%.pb-c.o: $(B)/proto/%.pb-c.h
+	$(call say,CC)
+	$(Q)$(CC) $(CPPFLAGS) $(ALLCFLAGS) -w -MMD -MP -c -o $@ $(@:.o=.c)
+
+$(patsubst %.c,$(B)/%.o,$(wildcard user/model/metadata/cri*.c tests/fuzz/cri*.c)): | $(PROTO)
 
 $(B)/tests/%.o: tests/%.c
 	$(call say,CC)

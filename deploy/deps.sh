@@ -5,9 +5,10 @@
 set -eu
 
 build='gcc make libc6-dev clang llvm bpftool libbpf-dev libelf-dev libmicrohttpd-dev libjansson-dev
-	libyaml-dev libseccomp-dev libcap-dev zlib1g-dev pkg-config git'
+	libyaml-dev libseccomp-dev libcap-dev libnghttp2-dev libprotobuf-c-dev protobuf-c-compiler zlib1g-dev
+	pkg-config git'
 test='libcmocka-dev python3 nginx-light wrk redis-server postgresql prometheus curl nghttp2-client mandoc tmux iproute2
-	procps dnsmasq-base bind9-dnsutils'
+	procps dnsmasq-base bind9-dnsutils containerd python3-grpcio python3-protobuf'
 lint='clang-format clang-tidy cppcheck shellcheck codespell yamllint prometheus mandoc systemd'
 fuzz='libclang-rt-dev'
 bench='bpftrace libbpf-tools haproxy tcpdump strace linux-perf auditd prometheus-node-exporter redis-tools gnuplot-nox'

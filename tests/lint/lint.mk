@@ -83,7 +83,7 @@ $(L)/man: $(MAN)
 	$(lint_done)
 
 # Every header compiles on its own, whatever was included before it.
-$(L)/headers: $(OUR_HDR) | $(SKEL)
+$(L)/headers: $(OUR_HDR) | $(SKEL) $(PROTO)
 	$(lint_say)
 	$(Q)for h in $(OUR_HDR); do $(CC) $(CPPFLAGS) $(ALLCFLAGS) -fsyntax-only -include $$h -x c /dev/null || exit 1; done
 	$(lint_done)
@@ -96,13 +96,13 @@ $(L)/padding: $(filter include/%.h,$(OURS))
 
 # Leaks are left to ASan and the analyzer: cppcheck does not know the cleanup attribute. readdir_r, which
 # it asks for, is deprecated by POSIX; a DIR of one's own is safe.
-CPPCHECK_OFF := resourceLeak memleak readdirCalled missingIncludeSystem *:$(B)/skel/*
-$(L)/cppcheck: $(OUR_USER_C) $(OUR_HDR) | $(SKEL)
+CPPCHECK_OFF := resourceLeak memleak readdirCalled missingIncludeSystem *:$(B)/skel/* *:$(B)/proto/*
+$(L)/cppcheck: $(OUR_USER_C) $(OUR_HDR) | $(SKEL) $(PROTO)
 	$(lint_say)
 	$(Q)mkdir -p $(L)/cppcheck.cache && cppcheck -q -j 2 --std=c11 --enable=warning,portability,performance \
 		--inline-suppr --error-exitcode=1 --cppcheck-build-dir=$(L)/cppcheck.cache --library=posix \
 		$(CPPCHECK_OFF:%=--suppress='%') -D'LIBBPF_OPTS(t,n,...)=struct t n' \
-		-D_GNU_SOURCE -D__x86_64__ -DKILTER_VERSION='""' -DKILTER_REVISION='""' -Iinclude -Iuser -I$(B)/skel $(OUR_USER_C)
+		-D_GNU_SOURCE -D__x86_64__ -DKILTER_VERSION='""' -DKILTER_REVISION='""' -Iinclude -Iuser -I$(B)/skel -I$(B)/proto $(OUR_USER_C)
 	$(lint_done)
 
 # The objects compile against the types of the architecture that this machine is not.
@@ -138,12 +138,12 @@ $(L)/links: $(filter %.md,$(PROSE)) tests/lint/links.py
 	$(Q)python3 tests/lint/links.py README.md docs/README.md
 	$(lint_done)
 
-$(L)/%.c.warn: %.c $(OUR_HDR) | $(SKEL)
+$(L)/%.c.warn: %.c $(OUR_HDR) | $(SKEL) $(PROTO)
 	$(lint_say)
 	$(Q)$(CC) $(CPPFLAGS) $(ALLCFLAGS) $(LINT_WARN) -c -o /dev/null $<
 	$(lint_done)
 
-$(L)/%.c.tidy: %.c $(OUR_HDR) .clang-tidy | $(SKEL)
+$(L)/%.c.tidy: %.c $(OUR_HDR) .clang-tidy | $(SKEL) $(PROTO)
 	$(lint_say)
 	$(Q)clang-tidy --quiet $< -- $(CPPFLAGS) -Itests/lib -Ibpf -std=gnu17 $(PKG_CFLAGS) 2>/dev/null
 	$(lint_done)

@@ -21,6 +21,7 @@
 #include "core/clock.h"
 #include "core/selfstat.h"
 #include "model/metadata/cgroup.h"
+#include "model/metadata/cri.h"
 #include "model/route.h"
 #include "model/window.h"
 
@@ -29,12 +30,23 @@
 #define MODEL_ADDRESSES_MAX 1024u
 #define MODEL_ID_HEX	    12 /* characters of a container id in a name, as `docker ps` */
 
+/* What all workloads of a container have in common. It goes with the last of them. */
+struct container {
+	struct table_node node;
+	char id[72];
+	struct labels *labels;
+	uint32_t labels_version;
+	bool pending, asked; /* the runtime is being asked; was asked, or is */
+	struct workload *first;
+};
+
 struct workload {
 	struct table_node node;
 	char key[128]; /* the name */
 	struct model_workload pub;
-	struct labels *labels;
-	struct window_red *red[2]; /* server, client */
+	struct container *container; /* NULL: in none */
+	struct workload *next;	     /* of the same container */
+	struct window_red *red[2];   /* server, client */
 	struct window_tcp *tcp;
 	int64_t open;
 };
@@ -88,22 +100,17 @@ struct port {
 	uint64_t seen_ns, contested_ns;
 };
 
-/* A workload that has the labels of its container. */
-struct container {
-	struct table_node node;
-	char id[sizeof(((struct model_workload *)0)->container_id)];
-	uint32_t workload; /* index */
-};
-
 struct address {
 	uint8_t addr[16];
 	uint8_t family;
 };
 
 struct model {
-	struct table ids, peers, routes, workloads, edges, listeners, ports, containers;
+	struct table ids, peers, routes, workloads, containers, edges, listeners, ports;
 	struct cgroup_resolver *resolver;
 	struct dns *dns;
+	struct cri *cri;	 /* NULL: no runtime is asked */
+	uint32_t labels_version; /* given last */
 	char runtime_root[CONFIG_PATH_LEN];
 	struct window_clock clock;
 	uint64_t fed_since_ns; /* clock.now_ns while the last tick's figures came */
@@ -201,6 +208,54 @@ int model_new(struct model **ret, const struct config *c)
 	return 0;
 }
 
+/* To its workloads. */
+static void container_tell(const struct container *c)
+{
+	for (struct workload *w = c->first; w; w = w->next) {
+		w->pub.labels = c->labels;
+		w->pub.labels_version = c->labels_version;
+		w->pub.labels_pending = c->pending;
+	}
+}
+
+/* The runtime's come first; what only a file has stays. Takes l. */
+static void on_found(void *ctx, const char *id, struct labels *l)
+{
+	struct model *m = ctx;
+	char key[sizeof(((struct container *)0)->id)] = {0};
+	struct labels *all = l ? labels_new() : NULL;
+	struct container *c;
+
+	memcpy(key, id, strlen(id));
+	c = table_find(&m->containers, key);
+	if (c) {
+		c->pending = false;
+		for (const char *k = NULL; all && (k = labels_next(l, k));)
+			labels_add(all, k, labels_value(k));
+		for (const char *k = NULL; all && (k = labels_next(c->labels, k));)
+			labels_add(all, k, labels_value(k));
+		if (all) {
+			m->overflow[OVER_LABELS] += l->dropped + all->dropped;
+			labels_free(&c->labels);
+			c->labels = labels_copy(all);
+			c->labels_version = ++m->labels_version;
+		}
+		container_tell(c);
+	}
+	labels_free(&all);
+	labels_free(&l);
+}
+
+int model_ask_runtime(struct model *m, struct loop *l, const char *endpoint)
+{
+	return cri_new(&m->cri, l, endpoint, on_found, m);
+}
+
+const struct cri *model_runtime(const struct model *m)
+{
+	return m->cri;
+}
+
 int model_keep_names(struct model *m, const char *file)
 {
 	return cgroup_resolver_keep(m->resolver, file);
@@ -224,20 +279,22 @@ void model_free(struct model **mp)
 {
 	struct model *m = *mp;
 	struct id_route *r;
+	struct container *c;
 	struct workload *w;
 	struct edge *e;
 	uint32_t pos = 0;
 
 	if (!m)
 		return;
+	cri_free(&m->cri);
 	if (m->stat.collect)
 		selfstat_unregister(&m->stat);
 	if (m->labels_stat.collect)
 		selfstat_unregister(&m->labels_stat);
-	while ((w = table_next(&m->workloads, &pos))) {
+	while ((w = table_next(&m->workloads, &pos)))
 		workload_windows_free(w);
-		labels_free(&w->labels);
-	}
+	for (pos = 0; (c = table_next(&m->containers, &pos));)
+		labels_free(&c->labels);
 	for (pos = 0; (e = table_next(&m->edges, &pos));)
 		edge_remove(m, e);
 	for (pos = 0; (r = table_next(&m->routes, &pos));)
@@ -246,10 +303,10 @@ void model_free(struct model **mp)
 	table_done(&m->peers);
 	table_done(&m->routes);
 	table_done(&m->workloads);
+	table_done(&m->containers);
 	table_done(&m->edges);
 	table_done(&m->listeners);
 	table_done(&m->ports);
-	table_done(&m->containers);
 	cgroup_resolver_free(&m->resolver);
 	dns_free(&m->dns);
 	free(m->addresses);
@@ -304,35 +361,66 @@ static void identify(struct model *m, const struct kilter_workload *info,
 	}
 }
 
-/* Another executable of the container may have been seen before: a file is read once. */
-static void label(struct model *m, struct workload *w)
+/* From its files; what is in none is asked for. */
+static void container_read(struct model *m, struct container *c)
 {
-	struct container *c = table_find(&m->containers, w->pub.container_id);
-	const struct workload *other = c ? table_at(&m->workloads, c->workload) : NULL;
-	int err;
+	int err = m->runtime_root[0] ? labels_read(m->runtime_root, c->id, &c->labels) : -ENOENT;
 
-	if (!m->runtime_root[0] || !w->pub.container_id[0])
-		return;
-	if (other) {
-		w->pub.labels = w->labels = labels_copy(other->labels);
-		return;
-	}
-	err = labels_read(m->runtime_root, w->pub.container_id, &w->labels);
 	if (err && err != -ENOENT)
 		m->labels_unread++;
-	if (w->labels)
-		m->overflow[OVER_LABELS] += w->labels->dropped;
-	w->pub.labels = w->labels;
-	c = w->labels ? table_add(&m->containers, w->pub.container_id) : NULL;
-	if (c)
-		c->workload = w->node.number;
+	if (c->labels) {
+		m->overflow[OVER_LABELS] += c->labels->dropped;
+		c->labels_version = ++m->labels_version;
+	}
+	if (m->cri && !c->asked && (!c->labels || c->labels->partial)) {
+		err = cri_want(m->cri, c->id);
+		c->pending = c->asked = !err || err == -EEXIST;
+	}
+}
+
+/* Another executable of the container may have been seen before: a file is read once, and the
+ * runtime asked once. */
+static void container_join(struct model *m, struct workload *w)
+{
+	char key[sizeof(((struct container *)0)->id)] = {0};
+	struct container *c;
+
+	if (!w->pub.container_id[0] || (!m->runtime_root[0] && !m->cri))
+		return;
+	memcpy(key, w->pub.container_id, strlen(w->pub.container_id));
+	c = table_find(&m->containers, key);
+	if (!c)
+		c = table_add(&m->containers, key);
+	if (!c) /* as many as workloads: only without memory */
+		return;
+	w->container = c;
+	w->next = c->first;
+	c->first = w;
+	if (!c->labels && !c->pending)
+		container_read(m, c);
+	container_tell(c);
+}
+
+static void container_leave(struct model *m, struct workload *w)
+{
+	struct container *c = w->container;
+	struct workload **at;
+
+	if (!c)
+		return;
+	for (at = &c->first; *at != w; at = &(*at)->next)
+		;
+	*at = w->next;
+	if (c->first)
+		return;
+	labels_free(&c->labels);
+	table_remove(&m->containers, c);
 }
 
 static struct workload *make_room(struct model *m)
 {
 	struct workload *w, *oldest = NULL;
 	struct id_workload *i;
-	struct container *c;
 	struct port *p;
 	struct edge *e;
 	uint32_t pos = 0;
@@ -356,10 +444,7 @@ static struct workload *make_room(struct model *m)
 		if (e->pub.callee == &oldest->pub)
 			e->pub.callee = NULL;
 	workload_windows_free(oldest);
-	c = table_find(&m->containers, oldest->pub.container_id);
-	if (c && c->workload == oldest->pub.index)
-		table_remove(&m->containers, c);
-	labels_free(&oldest->labels);
+	container_leave(m, oldest);
 	table_remove(&m->workloads, oldest);
 	return oldest;
 }
@@ -384,7 +469,7 @@ static struct workload *workload_resolve(struct model *m, struct id_workload *i)
 			return NULL;
 		}
 		w->pub = pub;
-		label(m, w);
+		container_join(m, w);
 		w->pub.index = w->node.number;
 		w->pub.last_seen_ns = m->clock.now_ns;
 	}

@@ -57,8 +57,12 @@ struct model_workload {
 	char kind[16]; /* "container", "unit", "executable" */
 	char container_id[72], pod_uid[40], unit[96], exe[KILTER_EXE_LEN];
 	char cgroup_path[256];
-	const struct labels *labels; /* of the container and its pod; NULL: not known */
-	uint64_t cgroup_id;	     /* of the id seen first */
+	/* Of the container and its pod; NULL: not known. They may change between ticks, when the
+	 * runtime answers. */
+	const struct labels *labels;
+	uint32_t labels_version; /* other labels, other number; 0: none were known yet */
+	bool labels_pending;	 /* the runtime is being asked: these are not all */
+	uint64_t cgroup_id;	 /* of the id seen first */
 	uint32_t pid;
 	char comm[KILTER_COMM_LEN];
 	uint64_t open_connections; /* both roles, now */
@@ -88,10 +92,19 @@ struct model_listener {
 	uint64_t overflows, updated_ns;
 };
 
+struct cri;
+struct loop;
 struct model;
 int model_new(struct model **ret, const struct config *c);
 /* Before anything is added: names of cgroups outlive them, and us, in `file`. Negative errno. */
 int model_keep_names(struct model *m, const char *file);
+/*
+ * Before anything is added: containers whose labels are in no file are asked for at the runtime,
+ * see metadata/cri.h, in the loop, which has to outlive the model. Negative errno.
+ */
+int model_ask_runtime(struct model *m, struct loop *l, const char *endpoint);
+/* NULL where none is asked. */
+const struct cri *model_runtime(const struct model *m);
 void model_free(struct model **m);
 
 /* Feeding (collect). Deltas since the previous call for the same key. */

@@ -15,8 +15,6 @@
 
 #include "core/cleanup.h"
 
-#define CONTAINER_ID_LEN 64
-
 static void cleanup_decref(json_t **j)
 {
 	json_decref(*j);
@@ -114,14 +112,21 @@ const char *labels_get(const struct labels *l, const char *key)
 	return NULL;
 }
 
+bool labels_equal(const struct labels *a, const struct labels *b)
+{
+	uint32_t n = a ? a->bytes : 0;
+
+	return n == (b ? b->bytes : 0) && (!n || !memcmp(a->text, b->text, n));
+}
+
 /* The files of the runtimes. */
 
-static bool is_container_id(const char *s)
+bool labels_is_container_id(const char *s)
 {
-	for (size_t i = 0; i < CONTAINER_ID_LEN; i++)
+	for (size_t i = 0; i < LABELS_CONTAINER_ID_LEN; i++)
 		if (!isxdigit((unsigned char)s[i]))
 			return false;
-	return !s[CONTAINER_ID_LEN];
+	return !s[LABELS_CONTAINER_ID_LEN];
 }
 
 /* Opening waits for nobody, and what is not a file is none. */
@@ -225,6 +230,7 @@ static int take_containerd(const json_t *file, struct labels *l, const char **re
 		if (s)
 			labels_add(l, rows[i][1], s);
 	}
+	l->partial = true;
 	return l->count ? 0 : -ENOENT;
 }
 
@@ -241,7 +247,7 @@ static const struct {
 
 /* The first source that has labels of it; the sandbox's id to ret_sandbox, or "". */
 static int read_one(const char *root, const char *id, struct labels *l,
-		    char ret_sandbox[CONTAINER_ID_LEN + 1])
+		    char ret_sandbox[LABELS_CONTAINER_ID_LEN + 1])
 {
 	int first = -ENOENT;
 
@@ -258,8 +264,8 @@ static int read_one(const char *root, const char *id, struct labels *l,
 		if (!err)
 			err = sources[i].take(file, l, &sandbox);
 		if (!err) {
-			if (sandbox && is_container_id(sandbox) && strcmp(sandbox, id))
-				memcpy(ret_sandbox, sandbox, CONTAINER_ID_LEN + 1);
+			if (sandbox && labels_is_container_id(sandbox) && strcmp(sandbox, id))
+				memcpy(ret_sandbox, sandbox, LABELS_CONTAINER_ID_LEN + 1);
 			return 0;
 		}
 		if (first == -ENOENT)
@@ -270,11 +276,11 @@ static int read_one(const char *root, const char *id, struct labels *l,
 
 int labels_read(const char *root, const char *container_id, struct labels **ret)
 {
-	char sandbox[CONTAINER_ID_LEN + 1], none[CONTAINER_ID_LEN + 1];
+	char sandbox[LABELS_CONTAINER_ID_LEN + 1], none[LABELS_CONTAINER_ID_LEN + 1];
 	_cleanup_labels_ struct labels *l = NULL;
 	int err;
 
-	if (!is_container_id(container_id))
+	if (!labels_is_container_id(container_id))
 		return -ENOENT;
 	l = labels_new();
 	if (!l)
