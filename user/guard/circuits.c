@@ -174,6 +174,32 @@ void guard_apply_policies(struct guard *g)
 	}
 }
 
+/*
+ * Labels that came, or became more, since the circuit was made; true: they are others. What a
+ * circuit knew before a restart it knows until the runtime has answered: a part of it is in a file,
+ * and would take the circuit from its policy meanwhile.
+ */
+static bool take_labels(const struct guard *g, struct entry *e, const struct model_workload *caller)
+{
+	struct labels *fresh;
+
+	if (!g->policies.labels || !caller->labels || e->labels_version == caller->labels_version)
+		return false;
+	if (e->labels && caller->labels_pending)
+		return false;
+	if (!labels_equal(e->labels, caller->labels)) {
+		fresh = labels_copy(caller->labels);
+		if (!fresh)
+			return false;
+		labels_free(&e->labels);
+		e->labels = fresh;
+		e->labels_version = caller->labels_version;
+		return true;
+	}
+	e->labels_version = caller->labels_version;
+	return false;
+}
+
 void guard_on_edge(void *guard, const struct model_edge *edge)
 {
 	const struct model_workload *caller = edge->caller;
@@ -203,9 +229,7 @@ void guard_on_edge(void *guard, const struct model_edge *edge)
 			guard_drop(g, e, GUARD_WITHOUT_POLICY);
 			return;
 		}
-	} else if (g->policies.labels && !e->labels && caller->labels) {
-		/* Nobody asked for them when it was made. */
-		e->labels = labels_copy(caller->labels);
+	} else if (take_labels(g, e, caller)) {
 		if (!guard_apply_policy(g, e)) {
 			guard_drop(g, e, GUARD_WITHOUT_POLICY);
 			return;

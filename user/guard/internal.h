@@ -54,7 +54,8 @@ struct entry {
 	struct kilter_peer destination;
 	struct destination *at;
 	char executable[KILTER_EXE_LEN], cgroup[256]; /* of the caller */
-	struct labels *labels; /* of the caller; NULL: not known, or nobody asks */
+	struct labels *labels;	 /* of the caller; NULL: not known, or nobody asks */
+	uint32_t labels_version; /* of the model; 0: of the state file */
 	bool any, checked_peer, protected;
 	/* The first key is also the one of the runtime, for all of them. */
 	struct kernel_key *keys[SYNC_KEYS_MAX];
