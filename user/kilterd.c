@@ -37,6 +37,7 @@
 #include "guard/guard.h"
 #include "health/health.h"
 #include "kilterd_flags.h"
+#include "model/metadata/cri.h"
 #include "model/model.h"
 #include "model/snapshot.h"
 #include "probe/adopt.h"
@@ -79,7 +80,7 @@ struct agent {
 	unsigned int phases_count;
 	uint64_t phase_start_ns, start_real_ns;
 	uint64_t ticks, ticks_late, last_tick_ns, events_seen;
-	uint64_t config_generation;
+	uint64_t config_generation, runtime_changes;
 	uint32_t front_pid;
 	bool unpin, losing;
 	uint64_t incomplete_until_ns;
@@ -324,6 +325,22 @@ static void publish_snapshot(struct agent *a)
 	snapshot_build(a->snapshot, &s);
 }
 
+/* Once for each change, however often it is asked in vain. */
+static void tell_runtime(struct agent *a)
+{
+	const struct cri *r = model_runtime(a->model);
+
+	if (!r || a->runtime_changes == cri_changes(r))
+		return;
+	a->runtime_changes = cri_changes(r);
+	if (cri_works(r))
+		log_info("container runtime %s: %s", a->config.runtime_endpoint, cri_state(r));
+	else
+		log_warn("container runtime %s: %s: labels that are in no file are not known until "
+			 "it answers",
+			 a->config.runtime_endpoint, cri_state(r));
+}
+
 static void tick(void *ctx, uint64_t missed)
 {
 	struct agent *a = ctx;
@@ -361,6 +378,7 @@ static void tick(void *ctx, uint64_t missed)
 	arm_guard(a, boot);
 	audit_tick(a->audit, real);
 	dns_tick(model_dns(a->model), boot);
+	tell_runtime(a);
 	publish_snapshot(a);
 	a->last_tick_ns = clock_boot_ns() - boot;
 }
@@ -679,6 +697,11 @@ static int start_rooms(struct agent *a)
 	err = model_new(&a->model, &a->config);
 	if (err)
 		return log_err(err, "model");
+	err = a->config.runtime_endpoint[0]
+		  ? model_ask_runtime(a->model, a->loop, a->config.runtime_endpoint)
+		  : 0;
+	if (err)
+		return log_err(err, "runtime_endpoint %s", a->config.runtime_endpoint);
 	snprintf(path, sizeof(path), "%s/cgroups", a->config.state_dir);
 	err = model_keep_names(a->model, path);
 	if (err) /* a full disk costs names after the next restart, not this start */

@@ -529,6 +529,7 @@ void api_get_status(struct api_request *r, struct api_reply *reply)
 	read_put_str(&j, "bpffs", s, n->bpffs);
 	read_put_str(&j, "config_file", s, n->config_file);
 	read_put_str(&j, "audit_file", s, n->audit_file);
+	read_put_str(&j, "runtime", s, n->runtime);
 	json_kv_u64(&j, "config_generation", n->config_generation);
 	json_kv_bool(&j, "ready", n->ready);
 	json_kv_bool(&j, "incomplete", n->incomplete);

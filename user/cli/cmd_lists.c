@@ -234,6 +234,8 @@ static int print_status(struct cli *c, json_t *j)
 	cli_field("host", cli_text(j, "hostname"));
 	cli_field("cgroup", cli_text(j, "cgroup"));
 	cli_field("bpffs", cli_text(j, "bpffs"));
+	if (*cli_text(j, "runtime"))
+		cli_field("runtime", cli_text(j, "runtime"));
 	snprintf(buf, sizeof(buf), "%llu, %llu late", (unsigned long long)cli_whole(j, "ticks"),
 		 (unsigned long long)cli_whole(j, "ticks_late"));
 	cli_field("ticks", buf);

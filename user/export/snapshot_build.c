@@ -16,6 +16,7 @@
 #include "core/clock.h"
 #include "core/selfstat.h"
 #include "export/syscall_names.h"
+#include "model/metadata/cri.h"
 
 #define BUILD_AUDIT_RECENT 100u
 #define BUILD_MAPS_MAX	   32u
@@ -870,6 +871,8 @@ static void add_node(struct build *b)
 	n->bpffs = snapshot_str(b->w, s->bpffs);
 	n->config_file = snapshot_str(b->w, s->config ? s->config->file : NULL);
 	n->audit_file = snapshot_str(b->w, s->config ? s->config->audit.file : NULL);
+	if (s->model && model_runtime(s->model))
+		n->runtime = snapshot_str(b->w, cri_state(model_runtime(s->model)));
 	if (!s->guard)
 		return;
 	guard_counts(s->guard, &n->circuits_open, &n->destinations_open, &n->destinations);
