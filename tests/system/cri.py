@@ -10,6 +10,7 @@ import io
 import json
 import os
 import shutil
+import socket
 import subprocess
 import tarfile
 import tempfile
@@ -180,8 +181,12 @@ class Runtime:
 
     def start(self):
         self.process = self.sandbox.spawn([PYTHON, "-B", HOST, "serve", self.socket, self.file], inside=False)
-        kilter.wait_for("the runtime listens", lambda: os.path.exists(self.socket))
+        kilter.wait_for("the runtime listens", self._listens)
         return self
+
+    def _listens(self):
+        with socket.socket(socket.AF_UNIX) as s:
+            return s.connect_ex(self.socket) == 0
 
     def stop(self):
         self.process.kill()

@@ -58,8 +58,8 @@ TOOLS = (
 )
 # What another architecture is built against, what a machine with a suite's libraries runs with, and what both run.
 BUILD = ("libc6-dev", "libgcc-12-dev", "libbpf-dev", "libelf-dev", "libmicrohttpd-dev", "libjansson-dev", "libyaml-dev",
-         "libseccomp-dev", "libcap-dev", "zlib1g-dev", "libcmocka-dev")
-LIBRARIES = r"libbpf1|libmicrohttpd12(t64)?|libjansson4|libyaml-0-2|libseccomp2|libcap2|libcmocka0"
+         "libseccomp-dev", "libcap-dev", "libnghttp2-dev", "libprotobuf-c-dev", "zlib1g-dev", "libcmocka-dev")
+LIBRARIES = r"libbpf1|libmicrohttpd12(t64)?|libjansson4|libyaml-0-2|libseccomp2|libcap2|libnghttp2-14|libprotobuf-c1|libcmocka0"
 PROGRAMS = ("nginx", "curl", "busybox-static")
 GUEST_SECONDS = 600  # the tests inside
 BOOT_SECONDS = 90    # before and after them
@@ -141,7 +141,7 @@ def cross_build(tools, sysroot, arch, build):
     make(f"ARCH={arch}", f"B={build}",
          f"CC=clang --target={triplet} --sysroot={sysroot} -fuse-ld=lld -Wno-unused-command-line-argument",
          "HARDEN=-fstack-protector-strong -fPIE", "PKG_CFLAGS=",
-         "PKG_LIBS=-lbpf -lmicrohttpd -ljansson -lyaml -lseccomp -lcap -lz", "all", "build-bpf",
+         "PKG_LIBS=-lbpf -lmicrohttpd -ljansson -lyaml -lseccomp -lcap -lnghttp2 -lprotobuf-c -lz", "all", "build-bpf",
          path=os.path.join(tools, "usr/lib/llvm-14/bin") + ":")
     return build
 

@@ -64,7 +64,7 @@ struct snap_node {
 	uint32_t syscalls_unsupported;
 	uint32_t circuits_open, destinations_open, destinations; /* open: not closed */
 	snap_str guard_released; /* why nothing is refused, or empty */
-	snap_str runtime; /* how the container runtime answers, or empty: none is asked */
+	snap_str runtime;	 /* how the container runtime answers, or empty: none is asked */
 };
 
 struct snap_red {

@@ -306,19 +306,22 @@ static nghttp2_nv header(const char *name, const char *value)
 			    NGHTTP2_NV_FLAG_NONE};
 }
 
+/* No grpc-timeout: when ours is over the connection ends, and with it the call. */
 static int begin_call(struct cri *c, enum cri_list list, const char *id)
 {
 	nghttp2_data_provider body = {.read_callback = send_request};
-	char path[64], timeout[16];
+	char path[64];
 
 	snprintf(path, sizeof(path), "/%s.RuntimeService/%s", service(c),
 		 list == CRI_CONTAINERS ? "ListContainers" : "ListPodSandbox");
-	snprintf(timeout, sizeof(timeout), "%lluS", CRI_DEADLINE_NS / NS_PER_SEC);
 	nghttp2_nv headers[] = {
-	    header(":method", "POST"),	     header(":scheme", "http"),
-	    header(":path", path),	     header(":authority", "localhost"),
-	    header("te", "trailers"),	     header("content-type", "application/grpc"),
-	    header("grpc-timeout", timeout), header("user-agent", "kilter/" KILTER_VERSION),
+	    header(":method", "POST"),
+	    header(":scheme", "http"),
+	    header(":path", path),
+	    header(":authority", "localhost"),
+	    header("te", "trailers"),
+	    header("content-type", "application/grpc"),
+	    header("user-agent", "kilter/" KILTER_VERSION),
 	};
 
 	c->unusable += c->reader.unusable;
