@@ -19,8 +19,8 @@
 #include "core/clock.h"
 #include "model/metadata/labels.h"
 
-#define CRI_WANTED_MAX	 4096u /* ids that wait for an answer */
-#define CRI_ATTEMPTS_MAX 5     /* answers without an id in them, until it is taken for unknown */
+#define CRI_WANTED_MAX	 16384u /* ids that wait for an answer */
+#define CRI_ATTEMPTS_MAX 5	/* answers without an id in them, until it is taken for unknown */
 #define CRI_GATHER_NS	 (100 * NS_PER_MS)
 #define CRI_DEADLINE_NS	 (10 * NS_PER_SEC) /* of a batch, all of it */
 #define CRI_RETRY_MIN_NS (1 * NS_PER_SEC)  /* and twice that each time, up to */
