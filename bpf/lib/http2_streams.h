@@ -48,6 +48,31 @@ enum hpack_kind { /* what a field is, as far as we care */
 	HPACK_UNKNOWN,	    /* inserted before we were there */
 };
 
+/*
+ * What has overtaken a missing segment, until that has come. On a loopback device it is there
+ * already, on another CPU; after a loss it takes a round trip. Few connections are in that state at
+ * a time: a pool for all, and who finds none free loses track.
+ */
+#define HTTP2_AHEAD_BYTES                                                      \
+	131072 /* two of the largest segments there are (GSO, without BIG TCP) \
+		*/
+#define HTTP2_AHEADS 16
+
+struct http2_ahead {
+	__u32 busy;
+	__u32 seq, len;
+	__u32 pad;
+	char data[HTTP2_AHEAD_BYTES];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, HTTP2_AHEADS);
+	__type(key, __u32);
+	__type(value, struct http2_ahead);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} http2_aheads SEC(".maps");
+
 struct http2_direction {  /* written by that direction alone */
 	__u32 frame_left; /* bytes of the frame under way not yet read */
 	__u32 stream;	  /* of that frame */
@@ -69,7 +94,8 @@ struct http2_direction {  /* written by that direction alone */
 	__u8 kind;	 /* of it, enum hpack_kind */
 	__u8 huffman;
 	__u8 head_kept, text_kept; /* bytes of a head, of a string, that a segment has cut */
-	__u8 pad[2];
+	__u8 ahead;		   /* 1 + the index of what has overtaken a gap; 0: nothing has */
+	__u8 pad;
 	char head[16];
 	char text[HPACK_TEXT_MAX];
 	__u64 table[HPACK_ENTRIES]; /* kind << 32 | value, at its number modulo the size */
@@ -202,14 +228,24 @@ static __noinline int http2_stream_count(struct kilter_sock *s, struct http2 *h,
 	return 1;
 }
 
+/* The circuit is to judge this outcome by when the stream began: others on its connection may have
+ * met a newer generation since. */
+static __always_inline void http2_guard_since(struct kilter_sock *s, const struct scratch *sc)
+{
+	if (sc->ended.generation)
+		s->guard_generation = sc->ended.generation;
+}
+
 static __always_inline void http2_stream_end(struct kilter_sock *s, struct http2 *h,
 					     struct scratch *sc, __u32 place, __u32 id, __u32 error)
 {
 	if (!sc->now_ns)
 		sc->now_ns = bpf_ktime_get_boot_ns();
-	if (http2_stream_count(s, h, sc, place | error << 8, id) &&
-	    sock_guard_wants(s, sc->status, error))
-		sock_guard_request(s, sc->status, error, sc->took_ns, sc->now_ns);
+	if (!http2_stream_count(s, h, sc, place | error << 8, id) ||
+	    !sock_guard_wants(s, sc->status, error))
+		return;
+	http2_guard_since(s, sc);
+	sock_guard_request(s, sc->status, error, sc->took_ns, sc->now_ns);
 }
 
 /* Where stream `id` is, or HTTP2_NOWHERE. */
@@ -247,6 +283,7 @@ static __always_inline __u32 http2_open(struct kilter_sock *s, struct http2 *h, 
 	if (!sc->now_ns)
 		sc->now_ns = bpf_ktime_get_boot_ns();
 	at->start_ns = sc->now_ns;
+	at->generation = s->guard_generation;
 	at->route = 0;
 	at->bytes_request = 0;
 	at->bytes_response = 0;
@@ -256,6 +293,22 @@ static __always_inline __u32 http2_open(struct kilter_sock *s, struct http2 *h, 
 	at->code = 0;
 	at->id = id;
 	return place;
+}
+
+static __always_inline struct http2_ahead *http2_ahead_of(const struct http2_direction *d)
+{
+	__u32 i = d->ahead - 1;
+
+	return d->ahead ? bpf_map_lookup_elem(&http2_aheads, &i) : NULL;
+}
+
+static __always_inline void http2_ahead_release(struct http2_direction *d)
+{
+	struct http2_ahead *a = http2_ahead_of(d);
+
+	d->ahead = 0;
+	if (a)
+		add_to(a->busy, -1);
 }
 
 /* The connection is over: what is still under way has failed. */
@@ -269,6 +322,8 @@ static __always_inline void http2_connection_ended(struct kilter_sock *s, void *
 		count_drop(KILTER_DROP_HTTP2_LOAD);
 	if (!sc)
 		return;
+	http2_ahead_release(&h->directions[0]);
+	http2_ahead_release(&h->directions[1]);
 	sc->now_ns = bpf_ktime_get_boot_ns();
 	/* What sock_guard_request() does, but the way to the circuit looked for once: the verifier
 	 * walks through each turn. */
@@ -279,9 +334,10 @@ static __always_inline void http2_connection_ended(struct kilter_sock *s, void *
 
 		if (!id || !http2_stream_count(s, h, sc, i | error << 8, id))
 			continue;
-		if (sock_has_circuit(s))
-			sock_guard_tell(s, KILTER_FAIL_ON_NO_ANSWER | GUARD_STATUS(sc->status),
-					sc->now_ns);
+		if (!sock_has_circuit(s))
+			continue;
+		http2_guard_since(s, sc);
+		sock_guard_tell(s, KILTER_FAIL_ON_NO_ANSWER | GUARD_STATUS(sc->status), sc->now_ns);
 	}
 	scratch_release(sc);
 }

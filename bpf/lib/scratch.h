@@ -42,6 +42,7 @@ struct scratch {
 	__u32 seq_end;
 	__u32 request;
 	__u32 lost;
+	__u32 ahead; /* the payload is in http2_aheads, this index + 1 */
 	/* A stream of HTTP/2 that has ended, on its way to its series. */
 	struct http2_stream ended;
 	__u32 status;

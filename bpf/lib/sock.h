@@ -110,7 +110,8 @@ _Static_assert(__builtin_offsetof(struct kilter_sock, response) == 128 - 8, "a c
 
 struct http2_stream { /* a request over HTTP/2: lib/http2_streams.h */
 	__u64 start_ns;
-	__u32 id; /* 0: a free place */
+	__u64 generation; /* of its circuit, when it began */
+	__u32 id;	  /* 0: a free place */
 	__u32 route;
 	__u32 bytes_request, bytes_response; /* of its frames, saturating */
 	__u16 status;

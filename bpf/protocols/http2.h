@@ -39,8 +39,10 @@ struct http2_run {
 	struct scratch *sc;
 };
 
-static __always_inline void http2_lose(struct http2_direction *d)
+/* noinline, as others below: there is little stack. */
+static __noinline int http2_lose(struct http2_direction *d)
 {
+	http2_ahead_release(d);
 	count_drop(KILTER_DROP_HTTP2_FRAMING);
 	d->phase = HTTP2_RESYNC;
 	d->block_phase = 0;
@@ -48,10 +50,28 @@ static __always_inline void http2_lose(struct http2_direction *d)
 	d->text_kept = 0;
 	d->shift = 0;
 	d->known = 0;
+	return 0;
 }
 
-/* More of the payload, with what is left in the buffer at its front. noinline, as others below:
- * there is little stack. */
+/* A window of what is kept. A global function: its loop is verified once. */
+__noinline int http2_ahead_read(__u32 slot)
+{
+	struct scratch *sc = scratch_at(slot);
+	const struct http2_ahead *a;
+	__u32 i;
+
+	if (!sc)
+		return -1;
+	i = sc->ahead - 1;
+	a = bpf_map_lookup_elem(&http2_aheads, &i);
+	if (!a)
+		return -1;
+	for (i = 0; i < PAYLOAD_WINDOW; i++)
+		sc->buf[i] = a->data[(sc->off + i) & (HTTP2_AHEAD_BYTES - 1)];
+	return 0;
+}
+
+/* More of the payload, with what is left in the buffer at its front. */
 static __noinline int http2_load(PAYLOAD_CTX *ctx, struct scratch *sc)
 {
 	__u64 n;
@@ -65,7 +85,7 @@ static __noinline int http2_load(PAYLOAD_CTX *ctx, struct scratch *sc)
 	if (!n)
 		return 0;
 	bound_length(n, PAYLOAD_WINDOW);
-	if (payload_read(ctx, sc->off, sc, 0, n)) {
+	if (sc->ahead ? http2_ahead_read(sc->slot) : payload_read(ctx, sc->off, sc, 0, n)) {
 		count_drop(KILTER_DROP_HTTP2_LOAD);
 		return 0;
 	}
@@ -620,6 +640,99 @@ __noinline int http2_turns(PAYLOAD_CTX *ctx, __u32 slot)
 	return 0;
 }
 
+#ifndef PAYLOAD_FROM_MEMORY
+/*
+ * A segment beyond a gap is kept, behind what is kept already, until the gap is closed. 0: there is
+ * no room, or it is not the next: one gap at a time.
+ */
+static __noinline int http2_keep(struct __sk_buff *skb, struct http2_direction *d, __u32 off,
+				 __u32 len, __u32 seq)
+{
+	struct http2_ahead *a = http2_ahead_of(d);
+	__u64 n = len;
+	__u32 at;
+
+	for (__u32 i = 0; !a && i < HTTP2_AHEADS; i++) {
+		__u32 key = i;
+
+		a = bpf_map_lookup_elem(&http2_aheads, &key);
+		if (!a || a->busy) {
+			a = NULL;
+			continue;
+		}
+		add_to(a->busy, 1);
+		if (forgotten(a->busy) != 1) { /* see turn_try() */
+			add_to(a->busy, -1);
+			a = NULL;
+			continue;
+		}
+		d->ahead = i + 1;
+		a->seq = seq;
+		a->len = 0;
+	}
+	if (!a)
+		return 0;
+	at = seq - a->seq;
+	if (at < a->len && at + len <= a->len)
+		return 1; /* once more */
+	if (at != a->len || !n || n > HTTP2_AHEAD_BYTES / 2)
+		return 0;
+	bound_length(n, HTTP2_AHEAD_BYTES / 2);
+	barrier_var(at);
+	if (at > HTTP2_AHEAD_BYTES / 2 || bpf_skb_load_bytes(skb, off, &a->data[at], n))
+		return 0;
+	a->len = at + n;
+	return 1;
+}
+#endif
+
+/* [sc->off, sc->end) of the packet, or of what was kept. */
+static __always_inline void http2_read(PAYLOAD_CTX *ctx, struct http2_direction *d,
+				       struct scratch *sc)
+{
+	int done = 0;
+
+	sc->pos = 0;
+	sc->len = 0;
+	sc->zero = 0;
+	sc->now_ns = 0;
+	if (d->phase == HTTP2_RESYNC) {
+		if (!http2_load(ctx, sc) || sc->len < HTTP2_FRAME_HEAD ||
+		    !http2_joins(http2_head_at(sc, 0), byte_at(sc, 8)))
+			return;
+		d->phase = HTTP2_HEAD;
+	}
+	for (int i = 0; i < HTTP2_TURNS_TIMES && !done; i++)
+		done = http2_turns(ctx, sc->slot);
+	if (!done) {
+		count_drop(KILTER_DROP_HTTP2_STEPS);
+		http2_lose(d);
+	}
+}
+
+/* Is the gap closed? Then what was kept beyond it is to be read next, and true. */
+static __noinline int http2_ahead_begin(struct stream *st, struct http2_direction *d,
+					struct scratch *sc)
+{
+	struct http2_ahead *a = http2_ahead_of(d);
+	__u32 skip;
+
+	if (!a)
+		return 0;
+	skip = st->next_seq - a->seq;
+	if ((__s32)skip < 0)
+		return 0; /* not yet */
+	if (skip >= a->len) {
+		http2_ahead_release(d);
+		return 0;
+	}
+	sc->off = skip;
+	sc->end = a->len;
+	sc->ahead = d->ahead;
+	st->next_seq = a->seq + a->len;
+	return 1;
+}
+
 /*
  * A segment of payload [off, end) of the packet, with TCP sequence number seq. As http1_segment().
  */
@@ -633,7 +746,6 @@ static __always_inline void http2_segment(PAYLOAD_CTX *ctx, void *sk, struct kil
 	struct scratch *sc;
 	__u32 seq_end = seq + (end - off);
 	__s32 ahead;
-	int done = 0;
 
 	if (!h)
 		return;
@@ -644,16 +756,21 @@ static __always_inline void http2_segment(PAYLOAD_CTX *ctx, void *sk, struct kil
 			return;
 		off += -ahead;
 	}
-	st->next_seq = seq_end;
 	if (ahead > 0 && d->phase != HTTP2_RESYNC) {
-		if (d->phase == HTTP2_PAYLOAD && (__u32)ahead < d->frame_left)
+		if (d->phase == HTTP2_PAYLOAD && (__u32)ahead < d->frame_left) {
 			d->frame_left -= ahead;
-		else
+		} else {
+#ifndef PAYLOAD_FROM_MEMORY
+			if (http2_keep(ctx, d, off, end - off, seq))
+				return;
+#endif
 			http2_lose(d);
+		}
 	}
+	st->next_seq = seq_end;
 	/* In the middle of a payload there is nothing to read: the commonest case for large ones.
 	 */
-	if (d->phase == HTTP2_PAYLOAD && end - off < d->frame_left) {
+	if (d->phase == HTTP2_PAYLOAD && end - off < d->frame_left && !d->ahead) {
 		d->frame_left -= end - off;
 		return;
 	}
@@ -665,24 +782,13 @@ static __always_inline void http2_segment(PAYLOAD_CTX *ctx, void *sk, struct kil
 	}
 	sc->off = off;
 	sc->end = end;
-	sc->pos = 0;
-	sc->len = 0;
-	sc->zero = 0;
-	sc->now_ns = 0;
 	sc->request = request;
-	if (d->phase == HTTP2_RESYNC) {
-		if (!http2_load(ctx, sc) || sc->len < HTTP2_FRAME_HEAD ||
-		    !http2_joins(http2_head_at(sc, 0), byte_at(sc, 8)))
-			goto out;
-		d->phase = HTTP2_HEAD;
+	sc->ahead = 0;
+	http2_read(ctx, d, sc);
+	if (d->ahead && http2_ahead_begin(st, d, sc)) {
+		http2_read(ctx, d, sc);
+		http2_ahead_release(d);
 	}
-	for (int i = 0; i < HTTP2_TURNS_TIMES && !done; i++)
-		done = http2_turns(ctx, sc->slot);
-	if (!done) {
-		count_drop(KILTER_DROP_HTTP2_STEPS);
-		http2_lose(d);
-	}
-out:
 	scratch_release(sc);
 }
 
