@@ -77,16 +77,6 @@ def pipelined(host, port, bursts, depth):
             read_answers(stream, depth)
 
 
-def move_about(pids, moving):
-    cpus = sorted(os.sched_getaffinity(0))
-    turn = 0
-    while moving.is_set():
-        turn += 1
-        for pid in pids:
-            os.sched_setaffinity(pid, {cpus[turn % len(cpus)]})
-        time.sleep(0.0005)
-
-
 def many_threads(host, port, threads, count):
     def work():
         try:
@@ -141,15 +131,8 @@ location = /zipped { gzip on; gzip_types *; gzip_min_length 1; gzip_http_version
 
     def test_pipelined_while_the_server_moves_between_cpus(self):
         """Answers then wait on one CPU while the next ones come in on another, or both come in at once."""
-        moving = threading.Event()
-        moving.set()
-        mover = threading.Thread(target=move_about, args=(self.nginx.workers(), moving))
-        mover.start()
-        try:
+        with kilter.moving_about(self.nginx.workers()):
             self.sandbox.call(pipelined, "127.0.0.1", self.nginx.port, 200, 60)
-        finally:
-            moving.clear()
-            mover.join()
         self.agree(12000)
 
     def test_answers_of_1_mib(self):

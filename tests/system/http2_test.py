@@ -61,6 +61,11 @@ class Http2(kilter.Case):
         self.h2load("-n200", "-c4", "-m10", self.url("/big"))
         self.agree(200)
 
+    def test_servers_that_move_between_cpus(self):
+        with kilter.moving_about(self.nginx.workers()):
+            self.h2load("-n40000", "-c4", "-m40", self.url("/"), self.url("/empty"), self.url("/none"))
+        self.agree(40000)
+
     def test_posted_bodies(self):
         body = self.sandbox.write("posted", "x" * 100000)
         self.h2load("-n200", "-c2", "-m5", "-d", body, self.url("/users/7"))

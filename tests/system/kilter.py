@@ -19,6 +19,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 import traceback
 import unittest
@@ -95,6 +96,27 @@ def family(pid):
     with contextlib.suppress(OSError):
         forked = children(pid)
     return [pid] + [p for child in forked for p in family(child)]
+
+
+@contextlib.contextmanager
+def moving_about(pids):
+    """From CPU to CPU: the next segment of who has moved may overtake its last one."""
+    def move():
+        cpus = sorted(os.sched_getaffinity(0))
+        for turn in itertools.count():
+            if ended.wait(0.0005):
+                return
+            for pid in pids:
+                os.sched_setaffinity(pid, {cpus[turn % len(cpus)]})
+
+    ended = threading.Event()
+    mover = threading.Thread(target=move)
+    mover.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        mover.join()
 
 
 def split(destination):
