@@ -269,8 +269,10 @@ __noinline __u32 hpack_value(__u32 slot, __u32 kind, __u32 workload, __u32 at, _
 		if (n == 1 && a <= 9)
 			return a;
 		return n == 2 && a == 1 && b <= 6 ? 10 + b : 2;
-	case HPACK_CONTENT_TYPE:
-		return w == W8('a', 'p', 'p', 'l', 'i', 'c', 'a', 't') &&
+	case HPACK_CONTENT_TYPE: /* then '+' or ';' or nothing: grpc-web is another protocol */
+		c = byte_at(sc, HPACK_TEXT_AT + 16);
+		return (c == ' ' || c == '+' || c == ';') &&
+		       w == W8('a', 'p', 'p', 'l', 'i', 'c', 'a', 't') &&
 		       word_at(sc, HPACK_TEXT_AT + 8) == W8('i', 'o', 'n', '/', 'g', 'r', 'p', 'c');
 	}
 	return 0;

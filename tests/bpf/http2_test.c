@@ -696,6 +696,34 @@ static void codes_of_grpc(void **state)
 	expect_no_drops();
 }
 
+/* What begins like gRPC's content type is not all gRPC: grpc-web has its code in the body. */
+static void grpc_is_told_by_its_whole_content_type(void **state)
+{
+	(void)state;
+	open_begun();
+	frame(HEADERS, END_HEADERS | END_STREAM, 1,
+	      TEXT(POST_TO CONTENT_TYPE "\x1a"
+					"application/grpc-web+proto"));
+	frame(HEADERS, END_HEADERS | END_STREAM, 3,
+	      TEXT(POST_TO CONTENT_TYPE "\x16"
+					"application/grpc+proto"));
+	frame(HEADERS, END_HEADERS | END_STREAM, 5,
+	      TEXT(POST_TO CONTENT_TYPE "\x0f"
+					"application/grp"));
+	frame(HEADERS, END_HEADERS | END_STREAM, 7,
+	      TEXT(POST_TO CONTENT_TYPE "\x19"
+					"application/grpc; charset"));
+	ask();
+	for (__u32 id = 1; id < 9; id += 2) {
+		frame(HEADERS, END_HEADERS, id, TEXT(OK));
+		frame(DATA, END_STREAM, id, TEXT("body"));
+	}
+	answer();
+	finish(false);
+	EXPECT(ROW(POST, 200, 0, 2), CALL(2, 0, 2));
+	expect_no_drops();
+}
+
 /* --- how a stream ends --- */
 
 static void the_server_goes_away(void **state)
@@ -907,6 +935,7 @@ static int run(const char *name)
 	    TEST(statuses_and_codes_however_they_are_written),
 	    TEST(the_table_goes_round),
 	    TEST(codes_of_grpc),
+	    TEST(grpc_is_told_by_its_whole_content_type),
 	    TEST(the_server_goes_away),
 	    TEST(requests_that_the_end_of_the_connection_cuts),
 	    TEST(as_many_at_once_as_are_remembered),
