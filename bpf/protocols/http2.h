@@ -348,7 +348,7 @@ static __always_inline void hpack_field(const struct http2_run *r, __u64 entry)
 			at->flags |= HTTP2_STREAM_GRPC;
 		break;
 	case HPACK_STATUS:
-		if (!r->sc->request)
+		if (!r->sc->request && value >= 200) /* 1xx is no answer yet */
 			at->status = value;
 		break;
 	case HPACK_GRPC_STATUS:

@@ -726,6 +726,37 @@ static void grpc_is_told_by_its_whole_content_type(void **state)
 
 /* --- how a stream ends --- */
 
+static void streams_that_are_reset(void **state)
+{
+	(void)state;
+	open_begun();
+	for (__u32 id = 1; id < 14; id += 2)
+		get(id);
+	ask();
+	reset(RST_STREAM, 1, 8); /* by the client, before anything */
+	ask();
+	reset(RST_STREAM, 3, 7);		  /* by the server */
+	frame(HEADERS, END_HEADERS, 5, TEXT(OK)); /* behind the head of the answer */
+	reset(RST_STREAM, 5, 2);
+	frame(HEADERS, END_HEADERS, 7, TEXT("\x8d"));
+	ok(9);
+	reset(RST_STREAM, 9, 0); /* behind its end */
+	frame(HEADERS, END_HEADERS, 11,
+	      TEXT("\x08\x03"
+		   "103")); /* that is no answer */
+	reset(RST_STREAM, 11, 7);
+	ok(1); /* too late */
+	reset(RST_STREAM, 13, 0);
+	reset(RST_STREAM, 13, 0);
+	answer();
+	reset(RST_STREAM, 7, 8);
+	reset(RST_STREAM, 9, 8);
+	ask();
+	finish(false);
+	EXPECT(ROW(GET, 0, KILTER_REQ_RESET, 4), ROW(GET, 200, 0, 2), ROW(GET, 404, 0, 1));
+	expect_no_drops();
+}
+
 static void the_server_goes_away(void **state)
 {
 	(void)state;
@@ -936,6 +967,7 @@ static int run(const char *name)
 	    TEST(the_table_goes_round),
 	    TEST(codes_of_grpc),
 	    TEST(grpc_is_told_by_its_whole_content_type),
+	    TEST(streams_that_are_reset),
 	    TEST(the_server_goes_away),
 	    TEST(requests_that_the_end_of_the_connection_cuts),
 	    TEST(as_many_at_once_as_are_remembered),
