@@ -332,6 +332,8 @@ static __always_inline void hpack_field(const struct http2_run *r, __u64 entry)
 	if (d->place == HTTP2_NOWHERE)
 		return;
 	at = http2_at(r->h, d->place);
+	if (at->id != d->stream)
+		return; /* it was reset, and another has its place */
 	if (r->sc->request && !d->opens)
 		return;
 	switch (entry >> 32) {

@@ -757,6 +757,28 @@ static void streams_that_are_reset(void **state)
 	expect_no_drops();
 }
 
+/* The head of an answer is cut, its stream reset, and its place taken by another: what is left of
+ * the head is not the other's. */
+static void a_place_that_is_taken_again(void **state)
+{
+	(void)state;
+	open_begun();
+	frame(HEADERS, END_HEADERS | END_STREAM, 1, TEXT(POST_TO));
+	ask();
+	frame(HEADERS, 0, 1, TEXT(OK));
+	answer();
+	reset(RST_STREAM, 1, 8);
+	get(1 + 2 * STREAMS);
+	ask();
+	frame(CONTINUATION, END_HEADERS | END_STREAM, 1, TEXT("\x8e" CODE("5", "\x01")));
+	answer();
+	ok(1 + 2 * STREAMS);
+	answer();
+	finish(false);
+	EXPECT(ROW(POST, 200, 0, 1), ROW(GET, 200, 0, 1));
+	expect_no_drops();
+}
+
 static void the_server_goes_away(void **state)
 {
 	(void)state;
@@ -968,6 +990,7 @@ static int run(const char *name)
 	    TEST(codes_of_grpc),
 	    TEST(grpc_is_told_by_its_whole_content_type),
 	    TEST(streams_that_are_reset),
+	    TEST(a_place_that_is_taken_again),
 	    TEST(the_server_goes_away),
 	    TEST(requests_that_the_end_of_the_connection_cuts),
 	    TEST(as_many_at_once_as_are_remembered),
