@@ -262,6 +262,10 @@ static __always_inline void http2_frame_begin(const struct http2_run *r, __u64 w
 		d->phase = d->flags & HTTP2_PADDED ? HTTP2_PAD_LENGTH
 			   : d->prefix_left	   ? HTTP2_PREFIX
 						   : HPACK_FIELD;
+		if (d->frame_left < d->prefix_left + !!(d->flags & HTTP2_PADDED)) {
+			http2_lose(d);
+			return;
+		}
 		break;
 	case HTTP2_CONTINUATION:
 		d->phase = d->block_phase;

@@ -904,6 +904,50 @@ static void segments_full_of_small_frames(void **state)
 	expect_no_drops();
 }
 
+/* --- what is not as it should be --- */
+
+static void malformed_frames_are_told(void **state)
+{
+	static const struct {
+		__u8 type, flags;
+		__u32 stream;
+		const char *payload;
+		size_t len;
+	} rows[] = {
+	    {HEADERS, END_HEADERS | WITH_PRIORITY, 3, TEXT("\0\0")}, /* no room for it */
+	    {HEADERS, END_HEADERS | PADDED, 3, TEXT("\x09\x82")},    /* more than there is */
+	    {HEADERS, END_HEADERS | PADDED, 3, NULL, 0},
+	    {HEADERS, END_HEADERS, 3, TEXT("\x82\x44\x7f")},		 /* ends in a field */
+	    {HEADERS, END_HEADERS, 3, TEXT("\xff\xff\xff\xff\xff\xff")}, /* no such number */
+	    {CONTINUATION, END_HEADERS, 3, TEXT("\x82")},
+	    {HEADERS, END_HEADERS, 0, TEXT("\x82")},
+	    {SETTINGS, 0, 0, TEXT("\0\0")},
+	    {RST_STREAM, 0, 1, TEXT("\0\0")},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		setup(NULL);
+		open_begun();
+		get(1);
+		frame(rows[i].type, rows[i].flags, rows[i].stream, rows[i].payload, rows[i].len);
+		frame(PING, 0, 0, TEXT("12345678")); /* not looked at any more */
+		ask();
+		if (dropped(KILTER_DROP_HTTP2_FRAMING) != 2)
+			fail_msg("row %zu", i);
+		get(5); /* where track is found again */
+		ask();
+		ok(5);
+		ok(1);
+		answer();
+		pair_close(&t.pair, false);
+		settle();
+		for (unsigned int k = 0; k < t.tallies_count; k++)
+			if (t.tallies[k].status == 200 && t.tallies[k].count != 2)
+				fail_msg("row %zu: %llu", i, t.tallies[k].count);
+	}
+}
+
 /* --- connections that are older, used again, or hurried --- */
 
 static void a_socket_used_for_a_second_connection(void **state)
@@ -996,6 +1040,7 @@ static int run(const char *name)
 	    TEST(as_many_at_once_as_are_remembered),
 	    TEST(bodies_of_a_mebibyte_both_ways),
 	    TEST(segments_full_of_small_frames),
+	    TEST(malformed_frames_are_told),
 	    TEST(a_socket_used_for_a_second_connection),
 	    TEST(deferred_accept_counts_the_first_request),
 	};
