@@ -95,7 +95,7 @@ struct http2_direction {  /* written by that direction alone */
 	__u8 huffman;
 	__u8 head_kept, text_kept; /* bytes of a head, of a string, that a segment has cut */
 	__u8 ahead;		   /* 1 + the index of what has overtaken a gap; 0: nothing has */
-	__u8 pad;
+	__u8 begun;		   /* the fields above say where it stands */
 	char head[16];
 	char text[HPACK_TEXT_MAX];
 	__u64 table[HPACK_ENTRIES]; /* kind << 32 | value, at its number modulo the size */

@@ -116,6 +116,8 @@ static __noinline int on_established(struct bpf_sock_ops *ctx, struct bpf_sock *
 	barrier_var(rcv_nxt);
 	if (!s)
 		return 0;
+	if (role == KILTER_ROLE_CLIENT)
+		bpf_sk_storage_delete(&http2s, sk); /* of an earlier connection of this socket */
 	turned = turn_try(s); /* nobody has it: who found a listener's child first waits */
 	s->role = role;
 	if (role == KILTER_ROLE_SERVER) {

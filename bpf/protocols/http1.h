@@ -102,8 +102,10 @@ static __always_inline void run_lose(struct http1_run *r)
 /* These bytes are not what the state calls for. */
 static __always_inline void run_reject(struct http1_run *r)
 {
-	if (r->s->protocol == KILTER_PROTO_UNKNOWN &&
-	    http2_speaks(r->sc, r->request, r->st->flags & HTTP1_UNCERTAIN)) {
+	/* HTTP/2 already: the other direction, on another CPU, has just found that. */
+	if (r->s->protocol == KILTER_PROTO_HTTP2 ||
+	    (r->s->protocol == KILTER_PROTO_UNKNOWN &&
+	     http2_speaks(r->sc, r->request, r->st->flags & HTTP1_UNCERTAIN))) {
 		r->s->protocol = KILTER_PROTO_HTTP2; /* the caller goes on with that */
 		r->lost = 1;
 	} else if (r->s->protocol == KILTER_PROTO_UNKNOWN && !(r->st->flags & HTTP1_UNCERTAIN)) {

@@ -742,20 +742,16 @@ static __noinline int http2_ahead_begin(struct stream *st, struct http2_directio
 /*
  * A segment of payload [off, end) of the packet, with TCP sequence number seq. As http1_segment().
  */
-static __always_inline void http2_segment(PAYLOAD_CTX *ctx, void *sk, struct kilter_sock *s,
+static __always_inline void http2_segment(PAYLOAD_CTX *ctx, struct http2 *h, struct kilter_sock *s,
 					  bool request, bool softirq, __u32 off, __u32 end,
 					  __u32 seq)
 {
 	struct stream *st = request ? &s->request : &s->response;
-	struct http2_direction *d;
-	struct http2 *h = http2_get(sk);
+	struct http2_direction *d = &h->directions[request];
 	struct scratch *sc;
 	__u32 seq_end = seq + (end - off);
 	__s32 ahead;
 
-	if (!h)
-		return;
-	d = &h->directions[request];
 	ahead = seq - st->next_seq;
 	if (ahead < 0) { /* a retransmission, wholly or in part */
 		if ((__s32)(seq_end - st->next_seq) <= 0)
@@ -799,41 +795,43 @@ static __always_inline void http2_segment(PAYLOAD_CTX *ctx, void *sk, struct kil
 }
 
 /*
- * This connection speaks HTTP/2, as the segment at hand has shown: `before` bytes of its direction
- * came before it. False: no memory, which is counted.
+ * What is known of this connection's frames: made when the first of its directions is seen to speak
+ * HTTP/2, and both may be at once, on two CPUs. NULL: no memory, which is counted.
  */
-static __noinline int http2_begin(void *sk, struct kilter_sock *s, __u32 request, __u32 before)
+static __always_inline struct http2 *http2_made(void *sk, struct kilter_sock *s)
 {
-	struct http2 *h;
-	struct http2_direction *d, *other;
-	const struct stream *st = request ? &s->response : &s->request;
+	struct http2 *h = http2_get(sk);
 
-	bpf_sk_storage_delete(&http2s, sk); /* of an earlier connection of this socket */
+	if (h)
+		return h;
 	h = bpf_sk_storage_get(&http2s, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!h)
+		h = http2_get(sk); /* the other direction was a moment earlier */
 	if (!h) {
 		count_drop(KILTER_DROP_SOCK_STORAGE);
 		s->protocol = KILTER_PROTO_NONE;
-		return 0;
 	}
-	d = &h->directions[request];
-	other = &h->directions[!request];
-	d->place = HTTP2_NOWHERE;
-	other->place = HTTP2_NOWHERE;
-	if (s->flags & SOCK_ADOPTED || before >= HTTP2_PREFACE) {
+	return h;
+}
+
+/*
+ * A direction's first segment as HTTP/2, `before` bytes after its beginning. Each says where it
+ * stands by itself: the other may be at work. The preface is passed over as the payload of a frame
+ * of no known type; a part of it may have gone by before the server's settings told what it is.
+ */
+static __always_inline void http2_begin(const struct kilter_sock *s, const struct stream *st,
+					struct http2_direction *d, bool request, __u32 before)
+{
+	d->begun = 1;
+	d->phase = HTTP2_HEAD;
+	if (s->flags & SOCK_ADOPTED || st->flags & HTTP1_UNCERTAIN ||
+	    before >= (request ? HTTP2_PREFACE : 1)) {
 		d->phase = HTTP2_RESYNC;
-		other->phase = HTTP2_RESYNC;
-		return 1;
-	}
-	if (st->bytes)
-		other->phase = HTTP2_RESYNC; /* it has spoken already, and we did not understand */
-	/* The preface is passed over as the payload of a frame of no known type. */
-	d = &h->directions[1];
-	if (d->phase == HTTP2_HEAD) {
+	} else if (request) {
 		d->type = 0xff;
 		d->phase = HTTP2_PAYLOAD;
-		d->frame_left = HTTP2_PREFACE - (request ? before : 0);
+		d->frame_left = HTTP2_PREFACE - before;
 	}
-	return 1;
 }
 
 /* As http2_segment(). `new`: http1_segment() was given it, and found that it is HTTP/2. */
@@ -842,15 +840,22 @@ static __always_inline void http2_seen(PAYLOAD_CTX *ctx, void *sk, struct kilter
 				       bool new)
 {
 	struct stream *st = request ? &s->request : &s->response;
+	struct http2 *h = http2_made(sk, s);
+	struct http2_direction *d;
 
-	if (new) {
-		if (!http2_begin(sk, s, request, st->bytes - (end - off)))
-			return;
-		st->next_seq = seq;
-		st->has_gap = 0;
-		st->hole_len = 0;
+	if (!h)
+		return;
+	d = &h->directions[request];
+	if (!d->begun) {
+		http2_begin(s, st, d, request, st->bytes - (new ? end - off : 0));
+		if (new || !st->has_seq) {
+			st->has_seq = 1;
+			st->next_seq = seq;
+			st->has_gap = 0;
+			st->hole_len = 0;
+		}
 	}
-	http2_segment(ctx, sk, s, request, softirq, off, end, seq);
+	http2_segment(ctx, h, s, request, softirq, off, end, seq);
 }
 
 #endif

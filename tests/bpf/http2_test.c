@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 
 #include <errno.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -381,6 +382,53 @@ static void the_server_may_speak_first(void **state)
 	ok(1);
 	answer();
 	finish(true);
+	EXPECT(ROW(GET, 200, 0, 1));
+	expect_no_drops();
+}
+
+static void the_preface_may_be_cut_anywhere(void **state)
+{
+	char all[128];
+	size_t n;
+
+	(void)state;
+	begin_client();
+	get(1);
+	n = t.out.len;
+	memcpy(all, t.out.data, n);
+	t.out.len = 0;
+	for (int server_first = 0; server_first < 3; server_first++) {
+		for (size_t cut = 1; cut < n; cut++) {
+			setup(NULL);
+			open_pair();
+			if (server_first == 1) {
+				frame(SETTINGS, 0, 0, NULL, 0);
+				answer();
+			}
+			raw(all, cut);
+			ask();
+			if (server_first == 2) {
+				frame(SETTINGS, 0, 0, NULL, 0);
+				answer();
+			}
+			raw(all + cut, n - cut);
+			ask();
+			ok(1);
+			answer();
+			finish(false);
+			if (t.tallies_count != 2)
+				print_error("server first %d, cut at %zu\n", server_first, cut);
+			EXPECT(ROW(GET, 200, 0, 1));
+			expect_no_drops();
+		}
+	}
+	setup(NULL);
+	open_pair();
+	raw(all, n);
+	ask_in(1);
+	ok(1);
+	answer_in(1);
+	finish(false);
 	EXPECT(ROW(GET, 200, 0, 1));
 	expect_no_drops();
 }
@@ -950,6 +998,38 @@ static void malformed_frames_are_told(void **state)
 
 /* --- connections that are older, used again, or hurried --- */
 
+static void a_connection_adopted_in_its_middle(void **state)
+{
+	(void)state;
+	/* Sequence numbers are any: each is a chance. */
+	for (int i = 0; i < 24; i++) {
+		setup(NULL);
+		programs_detach(&t.programs);
+		open_begun();
+		get(1);
+		get(3);
+		ask();
+		frame(HEADERS, END_HEADERS | END_STREAM, 1,
+		      TEXT("\x48\x03"
+			   "202"));
+		answer();
+		programs_attach(&t.programs);
+		programs_adopt(&t.programs);
+		frame(HEADERS, END_HEADERS | END_STREAM, 5, TEXT(POST_TO));
+		ask();
+		ok(5);
+		ok(3);
+		answer();
+		frame(HEADERS, END_HEADERS | END_STREAM, 7, TEXT(POST_TO));
+		ask();
+		frame(HEADERS, END_HEADERS | END_STREAM, 7, TEXT("\xbe")); /* from before */
+		answer();
+		finish(false);
+		EXPECT(ROW(POST, 200, 0, 1), ROW(POST, 0, 0, 1));
+		expect_no_drops();
+	}
+}
+
 static void a_socket_used_for_a_second_connection(void **state)
 {
 	const struct sockaddr none = {.sa_family = AF_UNSPEC};
@@ -1018,6 +1098,65 @@ static void deferred_accept_counts_the_first_request(void **state)
 	expect_no_drops();
 }
 
+#define HURRIED 3000
+
+struct hurry {
+	pthread_barrier_t barrier;
+	const char *data;
+	size_t len;
+	int err;
+};
+
+static void *hurry_server(void *arg)
+{
+	struct hurry *h = arg;
+
+	for (int i = 0; i < HURRIED; i++) {
+		pthread_barrier_wait(&h->barrier);
+		if (send(t.pair.server, h->data, h->len, MSG_NOSIGNAL) != (ssize_t)h->len)
+			h->err = errno;
+		pthread_barrier_wait(&h->barrier);
+	}
+	return NULL;
+}
+
+/* Both ends speak at the same moment: two CPUs find out about one connection. */
+static void both_ends_may_speak_at_once(void **state)
+{
+	static const char settings[] = "\0\0\0\4\0\0\0\0\0";
+	struct hurry h = {.data = settings, .len = sizeof(settings) - 1};
+	static char got[256];
+	pthread_t thread;
+
+	(void)state;
+	assert_int_equal(pthread_barrier_init(&h.barrier, NULL, 2), 0);
+	assert_int_equal(pthread_create(&thread, NULL, hurry_server, &h), 0);
+	for (int i = 0; i < HURRIED; i++) {
+		size_t n;
+
+		open_pair();
+		begin_client();
+		get(1);
+		n = t.out.len;
+		pthread_barrier_wait(&h.barrier);
+		if (send(t.pair.client, t.out.data, n, MSG_NOSIGNAL) != (ssize_t)n)
+			h.err = errno;
+		t.out.len = 0;
+		pthread_barrier_wait(&h.barrier);
+		assert_int_equal(recv(t.pair.client, got, h.len, MSG_WAITALL), h.len);
+		assert_int_equal(recv(t.pair.server, got, n, MSG_WAITALL), n);
+		ok(1);
+		answer();
+		pair_close(&t.pair, true);
+	}
+	assert_int_equal(pthread_join(thread, NULL), 0);
+	pthread_barrier_destroy(&h.barrier);
+	assert_int_equal(h.err, 0);
+	settle();
+	EXPECT(ROW(GET, 200, 0, HURRIED));
+	expect_no_drops();
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 static int run(const char *name)
@@ -1025,6 +1164,7 @@ static int run(const char *name)
 	const struct CMUnitTest tests[] = {
 	    TEST(one_after_another),
 	    TEST(the_server_may_speak_first),
+	    TEST(the_preface_may_be_cut_anywhere),
 	    TEST(both_versions_at_one_listener),
 	    TEST(other_protocols_are_not_http2),
 	    TEST(segments_may_be_cut_anywhere),
@@ -1041,8 +1181,10 @@ static int run(const char *name)
 	    TEST(bodies_of_a_mebibyte_both_ways),
 	    TEST(segments_full_of_small_frames),
 	    TEST(malformed_frames_are_told),
+	    TEST(a_connection_adopted_in_its_middle),
 	    TEST(a_socket_used_for_a_second_connection),
 	    TEST(deferred_accept_counts_the_first_request),
+	    TEST(both_ends_may_speak_at_once),
 	};
 
 	return cmocka_run_group_tests_name(name, tests, group_setup, group_teardown);
