@@ -7,11 +7,10 @@
 #define KILTER_BPF_HTTP2_STREAMS_H
 
 #include "lib/guard_sock.h"
-#include "lib/scratch.h"
+#include "lib/payload.h"
 #include "lib/series.h"
 
 #define HTTP2_STREAMS 128 /* remembered of a connection; peers allow each other 100 to 128 */
-#define HTTP2_PROBES  4	  /* places where a stream can be among them */
 #define HTTP2_NOWHERE 0xff
 
 /* Entries remembered of an HPACK table: as many as one of 4096 bytes can have, the size that all
@@ -102,8 +101,10 @@ struct http2_direction {  /* written by that direction alone */
 };
 
 struct http2 {
-	struct bpf_spin_lock lock;	      /* who ends a stream: both directions may */
-	__u32 last_stream;		      /* the newest request */
+	struct bpf_spin_lock lock; /* who ends a stream: both directions may */
+	__u32 last_stream;	   /* the newest request */
+	__u32 reach;		   /* how far at most a stream was ever put behind its own place */
+	__u32 pad;
 	struct http2_direction directions[2]; /* 1: of the requests */
 	struct http2_stream streams[HTTP2_STREAMS];
 };
@@ -248,36 +249,54 @@ static __always_inline void http2_stream_end(struct kilter_sock *s, struct http2
 	sock_guard_request(s, sc->status, error, sc->took_ns, sc->now_ns);
 }
 
-/* Where stream `id` is, or HTTP2_NOWHERE. */
-static __always_inline __u32 http2_find(struct http2 *h, __u32 id)
+/*
+ * The first of `most` places from `from` on that stream `id` has; id 0: that nobody has. A global
+ * function: the verifier takes its turns once.
+ */
+__noinline __u32 http2_seek(PAYLOAD_CTX *ctx, __u32 id, __u32 from, __u32 most)
 {
-	for (__u32 i = 0; i < HTTP2_PROBES; i++) {
-		__u32 place = ((id >> 1) + i) & (HTTP2_STREAMS - 1);
+	struct bpf_sock *sk = ctx->sk;
+	struct http2 *h = sk ? http2_get(sk) : NULL;
 
-		if (http2_at(h, place)->id == id)
-			return place;
-	}
+	if (!h)
+		return HTTP2_NOWHERE;
+	for (__u32 i = 0; i < HTTP2_STREAMS && i < most; i++, from++)
+		if (http2_at(h, from)->id == id)
+			return from & (HTTP2_STREAMS - 1);
 	return HTTP2_NOWHERE;
 }
 
-/* A new stream gets a place. When all of its are taken the first one's is counted as it stands. */
-static __always_inline __u32 http2_open(struct kilter_sock *s, struct http2 *h, struct scratch *sc,
-					__u32 id)
+/* Where stream `id` is, or HTTP2_NOWHERE. */
+static __always_inline __u32 http2_find(PAYLOAD_CTX *ctx, struct http2 *h, __u32 id)
 {
-	__u32 place = (id >> 1) & (HTTP2_STREAMS - 1);
+	__u32 home = (id >> 1) & (HTTP2_STREAMS - 1);
+
+	if (http2_at(h, home)->id == id)
+		return home;
+	return h->reach ? http2_seek(ctx, id, home + 1, h->reach) : HTTP2_NOWHERE;
+}
+
+/*
+ * A new stream gets a place: its own by its number, else the next that is free. When none is, the
+ * one that has its own is counted as it stands, and how it ends nobody knows.
+ */
+static __always_inline __u32 http2_open(PAYLOAD_CTX *ctx, struct kilter_sock *s, struct http2 *h,
+					struct scratch *sc, __u32 id)
+{
+	__u32 home = (id >> 1) & (HTTP2_STREAMS - 1), place = home;
 	struct http2_stream *at;
 
-	for (__u32 i = 0; i < HTTP2_PROBES; i++) {
-		__u32 next = ((id >> 1) + i) & (HTTP2_STREAMS - 1);
-
-		if (!http2_at(h, next)->id) {
-			place = next;
-			break;
-		}
+	if (http2_at(h, home)->id) {
+		place = http2_seek(ctx, 0, home, HTTP2_STREAMS);
+		if (place == HTTP2_NOWHERE)
+			place = home;
+		if (h->reach < ((place - home) & (HTTP2_STREAMS - 1)))
+			h->reach = (place - home) & (HTTP2_STREAMS - 1);
 	}
 	at = http2_at(h, place);
 	if (at->id) {
 		count_drop(KILTER_DROP_HTTP2_STREAMS);
+		at->flags |= HTTP2_STREAM_UNSURE;
 		http2_stream_end(s, h, sc, place, at->id, KILTER_REQ_OK);
 	}
 	if (!sc->now_ns)

@@ -204,7 +204,8 @@ static __always_inline bool http2_head_is_sane(const struct http2_direction *d)
 }
 
 /* A frame begins: its header from the first eight bytes, big-endian, and the ninth. */
-static __always_inline void http2_frame_begin(const struct http2_run *r, __u64 w, __u8 last)
+static __always_inline void http2_frame_begin(PAYLOAD_CTX *ctx, const struct http2_run *r, __u64 w,
+					      __u8 last)
 {
 	struct http2_direction *d = r->d;
 	struct http2 *h = r->h;
@@ -228,16 +229,15 @@ static __always_inline void http2_frame_begin(const struct http2_run *r, __u64 w
 		d->opens = request && d->stream & 1 && (__s32)(d->stream - h->last_stream) > 0;
 		if (d->opens) {
 			h->last_stream = d->stream;
-			d->place = http2_open(r->s, h, r->sc, d->stream);
+			d->place = http2_open(ctx, r->s, h, r->sc, d->stream);
 			break;
 		}
-		d->place = http2_find(h, d->stream);
-		break;
-	case HTTP2_CONTINUATION:
-		break;
+		__attribute__((fallthrough));
 	case HTTP2_DATA:
 	case HTTP2_RST_STREAM:
-		d->place = http2_find(h, d->stream);
+		d->place = http2_find(ctx, h, d->stream);
+		break;
+	case HTTP2_CONTINUATION:
 		break;
 	default:
 		d->place = HTTP2_NOWHERE;
@@ -280,8 +280,8 @@ static __always_inline void http2_frame_begin(const struct http2_run *r, __u64 w
 }
 
 /* A frame's header, nine bytes. */
-static __noinline int http2_head(struct kilter_sock *s, struct http2 *h, struct http2_direction *d,
-				 struct scratch *sc)
+static __noinline int http2_head(PAYLOAD_CTX *ctx, struct kilter_sock *s, struct http2 *h,
+				 struct http2_direction *d, struct scratch *sc)
 {
 	struct http2_run run = {.s = s, .h = h, .d = d, .sc = sc}, *r = &run;
 	__u32 kept;
@@ -291,7 +291,7 @@ static __noinline int http2_head(struct kilter_sock *s, struct http2 *h, struct 
 		__u8 last = byte_at(sc, sc->pos + 8);
 
 		sc->pos += HTTP2_FRAME_HEAD;
-		http2_frame_begin(r, w, last);
+		http2_frame_begin(ctx, r, w, last);
 		return 0;
 	}
 	/* Cut by a segment: a byte a turn, they are few. */
@@ -302,7 +302,7 @@ static __noinline int http2_head(struct kilter_sock *s, struct http2 *h, struct 
 	if (++d->head_kept < HTTP2_FRAME_HEAD)
 		return 0;
 	d->head_kept = 0;
-	http2_frame_begin(r, __builtin_bswap64(*(__u64 *)d->head), d->head[8]);
+	http2_frame_begin(ctx, r, __builtin_bswap64(*(__u64 *)d->head), d->head[8]);
 	return 0;
 }
 
@@ -639,7 +639,7 @@ __noinline int http2_turns(PAYLOAD_CTX *ctx, __u32 slot)
 			return 1;
 		}
 		if (phase == HTTP2_HEAD)
-			http2_head(s, h, d, sc);
+			http2_head(ctx, s, h, d, sc);
 		else
 			http2_inside(s, h, d, sc);
 	}

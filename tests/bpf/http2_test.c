@@ -893,6 +893,79 @@ static void as_many_at_once_as_are_remembered(void **state)
 	expect_no_drops();
 }
 
+static void more_than_are_remembered_are_counted_and_told(void **state)
+{
+	(void)state;
+	open_begun();
+	for (__u32 i = 0; i < STREAMS + 50; i++)
+		get(1 + 2 * i);
+	ask();
+	for (__u32 i = 0; i < STREAMS + 50; i++)
+		ok(1 + 2 * i);
+	answer();
+	finish(false);
+	EXPECT(ROW(GET, 200, 0, STREAMS), ROW(GET, 0, 0, 50));
+	assert_int_equal(dropped(KILTER_DROP_HTTP2_STREAMS), 2 * 50);
+}
+
+/* Some that last, opened one after the other as a client does at its start, beside many short. */
+static void some_that_last_beside_many_that_do_not(void **state)
+{
+	(void)state;
+	open_begun();
+	for (__u32 id = 1; id < 41; id += 2) {
+		frame(HEADERS, END_HEADERS, id, TEXT(POST_GRPC));
+		frame(DATA, END_STREAM, id, TEXT("\0\0\0\0\0"));
+	}
+	ask();
+	for (__u32 id = 41; id < 2041; id += 2) {
+		get(id);
+		ask();
+		ok(id);
+		answer();
+	}
+	for (__u32 id = 1; id < 41; id += 2) {
+		frame(HEADERS, END_HEADERS, id, TEXT(OK_GRPC));
+		frame(HEADERS, END_HEADERS | END_STREAM, id, TEXT(CODE("0", "\x01")));
+	}
+	answer();
+	finish(false);
+	EXPECT(ROW(GET, 200, 0, 1000), CALL(0, 0, 20));
+	expect_no_drops();
+}
+
+/* A hundred at once, which end in no order at all. */
+static void streams_that_end_in_any_order(void **state)
+{
+	__u32 open[100], n = 0, next = 1, done = 0, random = 1;
+
+	(void)state;
+	open_begun();
+	while (done < 3000) {
+		while (n < 100) {
+			get(next);
+			open[n++] = next;
+			next += 2;
+		}
+		ask();
+		for (int i = 0; i < 10; i++, done++) {
+			__u32 at;
+
+			random = random * 1103515245 + 12345;
+			at = (random >> 16) % n;
+			ok(open[at]);
+			open[at] = open[--n];
+		}
+		answer();
+	}
+	while (n)
+		ok(open[--n]);
+	answer();
+	finish(false);
+	EXPECT(ROW(GET, 200, 0, next / 2));
+	expect_no_drops();
+}
+
 /* --- large and many --- */
 
 static void bodies_of_a_mebibyte_both_ways(void **state)
@@ -1178,6 +1251,9 @@ static int run(const char *name)
 	    TEST(the_server_goes_away),
 	    TEST(requests_that_the_end_of_the_connection_cuts),
 	    TEST(as_many_at_once_as_are_remembered),
+	    TEST(more_than_are_remembered_are_counted_and_told),
+	    TEST(some_that_last_beside_many_that_do_not),
+	    TEST(streams_that_end_in_any_order),
 	    TEST(bodies_of_a_mebibyte_both_ways),
 	    TEST(segments_full_of_small_frames),
 	    TEST(malformed_frames_are_told),
