@@ -221,6 +221,7 @@ static void expect_role(__u8 role, const struct tally *want, unsigned int n)
 			    want[i].protocol, want[i].method, want[i].status, want[i].error,
 			    want[i].count);
 	fail_msg("counts differ");
+	fail_msg("counts differ");
 }
 
 #define ROW_OF(protocol_, method_, status_, error_, count_)                                \
@@ -1025,6 +1026,23 @@ static void segments_full_of_small_frames(void **state)
 	expect_no_drops();
 }
 
+/* The shortest messages of gRPC, of none of whose streams there is an end for long. */
+static void messages_without_content_fill_segments(void **state)
+{
+	(void)state;
+	open_begun();
+	frame(HEADERS, END_HEADERS | END_STREAM, 1, TEXT(POST_GRPC));
+	ask();
+	frame(HEADERS, END_HEADERS, 1, TEXT(OK_GRPC));
+	for (int i = 0; i < 100000; i++)
+		frame(DATA, 0, 1, TEXT("\0\0\0\0\0"));
+	frame(HEADERS, END_HEADERS | END_STREAM, 1, TEXT(CODE("0", "\x01")));
+	answer();
+	finish(false);
+	EXPECT(CALL(0, 0, 1));
+	expect_no_drops();
+}
+
 /* --- what is not as it should be --- */
 
 static void malformed_frames_are_told(void **state)
@@ -1256,6 +1274,7 @@ static int run(const char *name)
 	    TEST(streams_that_end_in_any_order),
 	    TEST(bodies_of_a_mebibyte_both_ways),
 	    TEST(segments_full_of_small_frames),
+	    TEST(messages_without_content_fill_segments),
 	    TEST(malformed_frames_are_told),
 	    TEST(a_connection_adopted_in_its_middle),
 	    TEST(a_socket_used_for_a_second_connection),
