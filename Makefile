@@ -129,6 +129,9 @@ $(B)/tests/%: $(B)/tests/%.o $(B)/libkilter.a
 	$(call say,LINK)
 	$(Q)$(CC) $(ALLCFLAGS) $(ALLLDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LDLIBS) -lcmocka
 
+# HPACK by an encoder that is not ours.
+$(patsubst %,$(B)/tests/%,fuzz/http2_fuzz unit/protocols/http2_test): LDLIBS += -lnghttp2
+
 # Objects that print the revision are rebuilt when it changes, and only those.
 $(patsubst %.c,$(B)/%.o,$(shell grep -rl --include=*.c KILTER_REVISION user 2>/dev/null)): $(B)/revision
 $(B)/revision: FORCE
