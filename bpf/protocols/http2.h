@@ -247,6 +247,8 @@ static __always_inline void http2_frame_begin(PAYLOAD_CTX *ctx, const struct htt
 		__u32 n = d->frame_left + HTTP2_FRAME_HEAD;
 
 		at = http2_at(h, d->place);
+		if (at->id != d->stream)
+			n = 0; /* a CONTINUATION, as in hpack_field() */
 		if (request && at->bytes_request < 0xc0000000u)
 			at->bytes_request += n;
 		else if (!request && at->bytes_response < 0xc0000000u)
