@@ -104,7 +104,7 @@ struct http2 {
 	struct bpf_spin_lock lock; /* who ends a stream: both directions may */
 	__u32 last_stream;	   /* the newest request */
 	__u32 reach;		   /* how far at most a stream was ever put behind its own place */
-	__u32 pad;
+	__u32 doubtful;		   /* up to this one, streams may have ended while track was lost */
 	struct http2_direction directions[2]; /* 1: of the requests */
 	struct http2_stream streams[HTTP2_STREAMS];
 };
@@ -349,9 +349,16 @@ static __always_inline void http2_connection_ended(struct kilter_sock *s, void *
 	if (s->role == KILTER_ROLE_CLIENT && !sock_has_circuit(s))
 		sock_guard_join(s);
 	for (__u32 i = 0; i < HTTP2_STREAMS; i++) {
-		__u32 id = http2_at(h, i)->id;
+		__u32 id = http2_at(h, i)->id, with = error;
 
-		if (!id || !http2_stream_count(s, h, sc, i | error << 8, id))
+		if (!id)
+			continue;
+		if ((__s32)(id - h->doubtful) <= 0) {
+			/* Answered, for all we know: the drop that was counted then tells. */
+			http2_at(h, i)->flags |= HTTP2_STREAM_UNSURE;
+			with = KILTER_REQ_OK;
+		}
+		if (!http2_stream_count(s, h, sc, i | with << 8, id) || !with)
 			continue;
 		if (!sock_has_circuit(s))
 			continue;

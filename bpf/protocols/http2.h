@@ -744,6 +744,14 @@ static __noinline int http2_ahead_begin(struct stream *st, struct http2_directio
 	return 1;
 }
 
+/* While track of the answers is lost, those of all requests until now may go by. */
+static __always_inline void http2_doubt(struct http2 *h, const struct http2_direction *d,
+					bool request)
+{
+	if (!request && d->phase == HTTP2_RESYNC)
+		h->doubtful = h->last_stream;
+}
+
 /*
  * A segment of payload [off, end) of the packet, with TCP sequence number seq. As http1_segment().
  */
@@ -772,6 +780,7 @@ static __always_inline void http2_segment(PAYLOAD_CTX *ctx, struct http2 *h, str
 				return;
 #endif
 			http2_lose(d);
+			http2_doubt(h, d, request);
 		}
 	}
 	st->next_seq = seq_end;
@@ -785,6 +794,7 @@ static __always_inline void http2_segment(PAYLOAD_CTX *ctx, struct http2 *h, str
 	if (!sc) {
 		count_drop(KILTER_DROP_HTTP2_LOAD);
 		http2_lose(d);
+		http2_doubt(h, d, request);
 		return;
 	}
 	sc->off = off;
@@ -796,6 +806,7 @@ static __always_inline void http2_segment(PAYLOAD_CTX *ctx, struct http2 *h, str
 		http2_read(ctx, d, sc);
 		http2_ahead_release(d);
 	}
+	http2_doubt(h, d, request);
 	scratch_release(sc);
 }
 

@@ -1087,6 +1087,30 @@ static void malformed_frames_are_told(void **state)
 	}
 }
 
+/* Answers that went by while track was lost are missing, and nobody's fault. */
+static void where_track_was_lost_no_answer_is_no_error(void **state)
+{
+	(void)state;
+	open_begun();
+	get(1);
+	get(3);
+	ask();
+	frame(SETTINGS, 0, 0, TEXT("\0\0"));
+	ok(1);
+	answer();
+	frame(PING, 0, 0, TEXT("12345678"));
+	ok(3);
+	answer();
+	get(5);
+	get(7);
+	ask();
+	ok(5);
+	answer();
+	finish(true);
+	EXPECT(ROW(GET, 200, 0, 1), ROW(GET, 0, 0, 2), ROW(GET, 0, KILTER_REQ_CLOSED, 1));
+	assert_int_equal(dropped(KILTER_DROP_HTTP2_FRAMING), 2);
+}
+
 /* --- connections that are older, used again, or hurried --- */
 
 static void a_connection_adopted_in_its_middle(void **state)
@@ -1276,6 +1300,7 @@ static int run(const char *name)
 	    TEST(segments_full_of_small_frames),
 	    TEST(messages_without_content_fill_segments),
 	    TEST(malformed_frames_are_told),
+	    TEST(where_track_was_lost_no_answer_is_no_error),
 	    TEST(a_connection_adopted_in_its_middle),
 	    TEST(a_socket_used_for_a_second_connection),
 	    TEST(deferred_accept_counts_the_first_request),
