@@ -29,7 +29,10 @@
 #define SEC    NS_PER_SEC
 #define CALLER 77
 #define OTHER  78
-#define HAND   1000 /* the uid that does something by hand */
+
+/* Who does something by hand. */
+static const struct guard_hand hand = {.uid = 1000}, root = {.uid = 0},
+			       bearer = {UINT32_MAX, "deploy", "operator"};
 
 /* A destination that a policy names, and one of a caller that none does. */
 #define UPSTREAM "*->10.0.0.1:80"
@@ -204,12 +207,12 @@ static void call_edge(uint32_t workload)
 
 static int manual(const char *name, enum guard_action action)
 {
-	return guard_manual(t.guard, name, action, NULL, HAND, t.now, t.now);
+	return guard_manual(t.guard, name, action, NULL, &hand, t.now, t.now);
 }
 
 static int limit(const char *name, const struct guard_limits *limits)
 {
-	return guard_manual(t.guard, name, GUARD_LIMIT_SET, limits, HAND, t.now, t.now);
+	return guard_manual(t.guard, name, GUARD_LIMIT_SET, limits, &hand, t.now, t.now);
 }
 
 static bool find_policy(uint32_t workload, uint32_t id, struct kilter_guard_policy *ret)
@@ -503,11 +506,11 @@ static void the_release_file_releases_while_it_is_there_and_no_longer(void **sta
 	assert_int_equal(circuit(UPSTREAM).mode, KILTER_GUARD_ENFORCE);
 
 	/* By hand it stays, and so does what others wrote into the kernel. */
-	assert_int_equal(guard_release(t.guard, true, 0), 0);
-	assert_int_equal(guard_release(t.guard, true, 0), -EALREADY);
+	assert_int_equal(guard_release(t.guard, true, &root), 0);
+	assert_int_equal(guard_release(t.guard, true, &root), -EALREADY);
 	restart_guard();
 	assert_non_null(guard_released(t.guard));
-	assert_int_equal(guard_release(t.guard, false, 0), 0);
+	assert_int_equal(guard_release(t.guard, false, &root), 0);
 	assert_int_equal(kernel_switch(), 0);
 	assert_int_equal(bpf_map_update_elem(t.maps.switch_fd, &(uint32_t){KILTER_SWITCH_OFF},
 					     &(uint32_t){1}, BPF_ANY),
@@ -825,6 +828,10 @@ static void by_hand(void **state)
 	p = upstream();
 	assert_int_equal(p.rules.state, KILTER_CIRCUIT_OPEN);
 	assert_string_equal(circuit(UPSTREAM).reason, "tripped by hand, uid 1000");
+	assert_int_equal(guard_manual(t.guard, UPSTREAM, GUARD_RESET, NULL, &bearer, t.now, t.now),
+			 0);
+	assert_string_equal(circuit(UPSTREAM).reason, "reset by hand, operator deploy");
+	assert_int_equal(manual(UPSTREAM, GUARD_TRIP), 0);
 	assert_int_equal(manual(UPSTREAM, GUARD_TRIP), -EALREADY);
 	assert_int_equal(manual(UPSTREAM, GUARD_HOLD), 0);
 	assert_int_equal(manual(UPSTREAM, GUARD_HOLD), -EALREADY);
@@ -844,7 +851,7 @@ static void by_hand(void **state)
 	p = upstream();
 	assert_int_equal(p.rules.consecutive_failures,
 			 0); /* nor does the kernel trip what is held */
-	assert_int_equal(t.manual, 9);
+	assert_int_equal(t.manual, 11);
 }
 
 static void a_protected_destination_is_not_tripped_by_hand(void **state)

@@ -25,7 +25,7 @@ enum command_op {
 	COMMAND_GUARD_ARM,
 };
 enum command_role {
-	ROLE_NONE,
+	ROLE_NONE, /* over TCP, no token: what is open to all */
 	ROLE_VIEWER,
 	ROLE_OPERATOR,
 	ROLE_ADMIN
@@ -35,9 +35,10 @@ struct command_request {
 	uint64_t id;
 	uint32_t op;
 	uint32_t role;
-	uint32_t uid;	  /* of the caller (SO_PEERCRED) */
+	uint32_t uid;	  /* of the caller (SO_PEERCRED); UINT32_MAX over TCP */
 	char target[228]; /* circuit name, NUL-terminated */
 	char request_id[64];
+	char user[64]; /* over TCP: the name of the token; else "" */
 	/* COMMAND_LIMIT_SET */
 	double rate_limit;	  /* connects a second; 0: none; under 0: as it is */
 	uint32_t burst;		  /* 0: as it is */
@@ -50,8 +51,13 @@ struct command_reply {
 	char message[196]; /* one sentence for the caller */
 };
 
-_Static_assert(sizeof(struct command_request) == 328, "no holes");
+_Static_assert(sizeof(struct command_request) == 392, "no holes");
 _Static_assert(sizeof(struct command_reply) == 208, "no holes");
+
+/* The least role that may do it; ROLE_ADMIN for what is no command. */
+enum command_role command_role_needed(uint32_t op);
+/* "viewer"; of what is none: "none". */
+const char *command_role_str(enum command_role role);
 
 /* The agent's side: does what the request says, as far as its role may, and fills the whole reply
  * in. True when it did something, which the next snapshot is to show. */

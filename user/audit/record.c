@@ -343,6 +343,13 @@ void audit_bus_event(void *audit, const struct bus_event *ev)
 	kv_optional(j, "event.reason", ev->reason);
 	if (ev->uid != UINT32_MAX)
 		kv_uid(j, ev->uid);
+	kv_optional(j, "user.name", ev->user);
+	if (ev->role) { /* ECS has an array */
+		json_key(j, "user.roles");
+		json_array_begin(j);
+		json_string(j, ev->role);
+		json_array_end(j);
+	}
 	kv_optional(j, "kilter.subject", ev->subject);
 	kv_optional(j, "kilter.from", ev->from);
 	kv_optional(j, "kilter.to", ev->to);

@@ -28,9 +28,10 @@ struct bus_event {
 	const char *subject;
 	const char *action;
 	const char *from, *to;
-	const char *reason;  /* one sentence with the numbers that caused it */
-	const char *outcome; /* "success", "failure" or "unknown" */
-	uint32_t uid;	     /* who asked; UINT32_MAX when nobody did */
+	const char *reason;	 /* one sentence with the numbers that caused it */
+	const char *outcome;	 /* "success", "failure" or "unknown" */
+	uint32_t uid;		 /* who asked; UINT32_MAX when nobody did, or user says it */
+	const char *user, *role; /* who asked over TCP: the name and role of a token */
 	uint64_t generation;
 };
 

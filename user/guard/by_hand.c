@@ -98,7 +98,7 @@ static int act(struct guard *g, struct entry *e, enum guard_action action,
 }
 
 int guard_manual(struct guard *g, const char *name, enum guard_action action,
-		 const struct guard_limits *limits, uint32_t uid, uint64_t boot_ns,
+		 const struct guard_limits *limits, const struct guard_hand *hand, uint64_t boot_ns,
 		 uint64_t real_ns)
 {
 	static const char *const actions[] = {
@@ -114,7 +114,7 @@ int guard_manual(struct guard *g, const char *name, enum guard_action action,
 	};
 	struct entry *e = guard_find(g, name);
 	enum kilter_circuit_state from;
-	char who[48], reason[96];
+	char who[112], reason[96];
 	const char *why = NULL;
 	int err;
 
@@ -125,7 +125,10 @@ int guard_manual(struct guard *g, const char *name, enum guard_action action,
 	g->now_ns = boot_ns;
 	g->real_ns = real_ns;
 	from = e->c.state;
-	snprintf(who, sizeof(who), "by hand, uid %u", uid);
+	if (hand->user)
+		snprintf(who, sizeof(who), "by hand, %s %s", hand->role, hand->user);
+	else
+		snprintf(who, sizeof(who), "by hand, uid %u", hand->uid);
 	err = act(g, e, action, limits, who);
 	if (err) {
 		why = guard_manual_str(err);
@@ -140,7 +143,9 @@ int guard_manual(struct guard *g, const char *name, enum guard_action action,
 	    .action = actions[action],
 	    .reason = why,
 	    .outcome = err ? "failure" : "success",
-	    .uid = uid,
+	    .uid = hand->uid,
+	    .user = hand->user,
+	    .role = hand->role,
 	    .generation = e->pub.generation,
 	});
 	if (err)

@@ -106,15 +106,20 @@ enum guard_action {
 	GUARD_LIMIT_SET,
 	GUARD_LIMIT_RESET, /* back to the policy's, and its bucket is full again */
 };
+/* Who does something by hand: a user of this node, or the bearer of a token. */
+struct guard_hand {
+	uint32_t uid;		 /* UINT32_MAX where user says it */
+	const char *user, *role; /* of the token; NULL: uid says it */
+};
 /* By hand. -ENOENT no such circuit, -EALREADY, -EPERM protected, -EBUSY forced, -EINVAL a limit.
  * Audited through the bus. limits: of GUARD_LIMIT_SET. */
 int guard_manual(struct guard *g, const char *name, enum guard_action action,
-		 const struct guard_limits *limits, uint32_t uid, uint64_t boot_ns,
+		 const struct guard_limits *limits, const struct guard_hand *hand, uint64_t boot_ns,
 		 uint64_t real_ns);
 /* Such an errno as a sentence for whoever did it. */
 const char *guard_manual_str(int err);
 /* The switch: while released nothing is refused. -EALREADY. */
-int guard_release(struct guard *g, bool release, uint32_t uid);
+int guard_release(struct guard *g, bool release, const struct guard_hand *hand);
 /* NULL, or why nothing is refused. */
 const char *guard_released(const struct guard *g);
 /* Circuits that are not closed, destinations that have one, all destinations. */

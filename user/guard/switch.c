@@ -8,7 +8,10 @@
 #include "core/bus.h"
 #include "guard/internal.h"
 
-static void announce_switch(const struct guard *g, const char *reason, uint32_t uid)
+static const struct guard_hand nobody = {.uid = UINT32_MAX};
+
+static void announce_switch(const struct guard *g, const char *reason,
+			    const struct guard_hand *hand)
 {
 	bus_publish(&(struct bus_event){
 	    .kind = BUS_MANUAL_ACTION,
@@ -16,7 +19,9 @@ static void announce_switch(const struct guard *g, const char *reason, uint32_t 
 	    .action = guard_released(g) ? "guard-release" : "guard-arm",
 	    .reason = reason,
 	    .outcome = "success",
-	    .uid = uid,
+	    .uid = hand->uid,
+	    .user = hand->user,
+	    .role = hand->role,
 	});
 }
 
@@ -64,7 +69,7 @@ void guard_switch_look(struct guard *g)
 	uint32_t value = g->switched;
 
 	if (g->tell_released)
-		announce_switch(g, "found released at start", UINT32_MAX);
+		announce_switch(g, "found released at start", &nobody);
 	g->tell_released = false;
 	if (!sync_switch_read(&g->sync, KILTER_SWITCH_OFF, &value) && value != g->switched) {
 		g->switched = value;
@@ -73,20 +78,20 @@ void guard_switch_look(struct guard *g)
 		announce_switch(g,
 				value ? "the kernel's switch was turned on"
 				      : "the kernel's switch was turned off",
-				UINT32_MAX);
+				&nobody);
 	}
 	if (there != g->released_by_file) {
 		char reason[CONFIG_PATH_LEN + 32];
 
 		g->released_by_file = there;
 		snprintf(reason, sizeof(reason), "%s %s", file, there ? "is there" : "is gone");
-		announce_switch(g, reason, UINT32_MAX);
+		announce_switch(g, reason, &nobody);
 	}
 	if (g->switched != wanted_switch(g))
 		write_switch(g);
 }
 
-int guard_release(struct guard *g, bool release, uint32_t uid)
+int guard_release(struct guard *g, bool release, const struct guard_hand *hand)
 {
 	if (g->released_by_hand == release)
 		return -EALREADY;
@@ -94,7 +99,7 @@ int guard_release(struct guard *g, bool release, uint32_t uid)
 	g->changed = true;
 	write_switch(g);
 	announce_switch(g, g->released_by_file && !release ? "the file still releases" : "by hand",
-			uid);
+			hand);
 	guard_save(g);
 	return 0;
 }
