@@ -156,9 +156,10 @@ struct config {
 	} guard;
 
 	struct {
-		uint32_t max_connections;	 /* 64 */
-		uint32_t max_connections_per_ip; /* 32 */
-		uint64_t request_timeout_ns;	 /* 10 s for a whole request */
+		uint32_t max_connections;	  /* 64 */
+		uint32_t max_connections_per_ip;  /* 32 */
+		uint64_t request_timeout_ns;	  /* 10 s for a whole request */
+		char token_file[CONFIG_PATH_LEN]; /* "": TCP asks nobody and only reads */
 	} api;
 
 	char file[CONFIG_PATH_LEN]; /* the file it was read from, or "" */
@@ -200,8 +201,8 @@ bool config_needs_restart(const struct config *a, const struct config *b, const 
 char *config_diff(const struct config *a, const struct config *b, char *buf, size_t size);
 /* Puts the running value of every field that only a restart changes back into fresh. */
 void config_keep(struct config *fresh, const struct config *running);
-/* "ADDR:PORT" or "[V6]:PORT", numeric or localhost, and on loopback: the HTTP server has no
- * authentication over TCP. "" is no TCP at all. 0, or -EINVAL. */
+/* "ADDR:PORT" or "[V6]:PORT", numeric or localhost, and on loopback: what the HTTP server
+ * says over TCP is not encrypted. "" is no TCP at all. 0, or -EINVAL. */
 int config_check_listen(const char *s);
 
 /* "unix:///run/x.sock", or the path alone: the path, in s; NULL: neither, or longer than the

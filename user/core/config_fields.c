@@ -18,8 +18,8 @@
 
 const struct config_field config_fields[] = {
     {"listen", FIELD_STRING, AT(listen), 0, 0, NULL, "127.0.0.1:9470", false,
-     "ADDR:PORT or [V6]:PORT of the HTTP server, on loopback: TCP asks nobody who they are. "
-     "Empty: the Unix socket alone."},
+     "ADDR:PORT or [V6]:PORT of the HTTP server, on loopback. See api.token_file. Empty: the "
+     "Unix socket alone."},
     {"socket", FIELD_STRING, AT(socket), 0, 0, NULL, "/run/kilter/kilter.sock", false,
      "Unix socket of the same server, mode 0660; the peer's uid decides what it may do."},
     {"socket_group", FIELD_STRING, AT(socket_group), 0, 0, NULL, "", false,
@@ -152,6 +152,9 @@ const struct config_field config_fields[] = {
      false, "The same from one address."},
     {"api.request_timeout", FIELD_DURATION, AT(api.request_timeout_ns), 0.1, 600, NULL, "10s",
      false, "A request that has not arrived whole by then is cut off."},
+    {"api.token_file", FIELD_STRING, AT(api.token_file), 0, 0, NULL, "", false,
+     "File of bearer tokens for TCP, a line each: ROLE TOKEN [NAME]; root's, mode 0600 or less, read "
+     "again at SIGHUP. Empty: TCP asks nobody who they are, and only reads."},
 };
 const unsigned int config_fields_count = sizeof(config_fields) / sizeof(config_fields[0]);
 _Static_assert(sizeof(config_fields) / sizeof(config_fields[0]) <= CONFIG_FIELDS_MAX, "origins");
