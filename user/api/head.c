@@ -149,6 +149,12 @@ static int field(const char *at, size_t len, struct head *h, const char **why)
 			return -EBADMSG;
 		h->host = value;
 		h->host_len = value_len;
+	} else if (name_is(at, name_len, "authorization")) {
+		*why = "more than one Authorization";
+		if (h->authorization)
+			return -EBADMSG;
+		h->authorization = value;
+		h->authorization_len = value_len;
 	}
 	return 0;
 }
@@ -204,6 +210,37 @@ int head_parse(const char *buf, size_t len, struct head *ret, const char **ret_w
 		return -EFBIG;
 	*ret = h;
 	*ret_why = NULL;
+	return 0;
+}
+
+bool head_is_b64token(const char *s, size_t len)
+{
+	size_t i = 0;
+
+	while (i < len && (is_digit(s[i]) || (s[i] >= 'a' && s[i] <= 'z') ||
+			   (s[i] >= 'A' && s[i] <= 'Z') || (s[i] && strchr("-._~+/", s[i]))))
+		i++;
+	if (!i)
+		return false;
+	while (i < len && s[i] == '=')
+		i++;
+	return i == len;
+}
+
+int head_bearer(const char *value, size_t len, const char **ret_token, size_t *ret_len)
+{
+	static const char scheme[] = "Bearer";
+	size_t at = sizeof(scheme) - 1;
+
+	/* The scheme's case does not matter, and spaces may be several: RFC 9110, section 11.4. */
+	if (len <= at || strncasecmp(value, scheme, at) || value[at] != ' ')
+		return -EINVAL;
+	while (at < len && value[at] == ' ')
+		at++;
+	if (!head_is_b64token(value + at, len - at))
+		return -EINVAL;
+	*ret_token = value + at;
+	*ret_len = len - at;
 	return 0;
 }
 

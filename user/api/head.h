@@ -18,8 +18,9 @@
 #define HEAD_BODY_MAX	4096u /* no request has a use for a larger one */
 
 struct head {
-	const char *method, *target, *host; /* into the caller's buffer, no NUL; host may be NULL */
-	size_t method_len, target_len, host_len;
+	/* Into the caller's buffer, no NUL; host and authorization may be NULL. */
+	const char *method, *target, *host, *authorization;
+	size_t method_len, target_len, host_len, authorization_len;
 	unsigned int minor; /* HTTP/1.minor */
 	bool chunked, has_length;
 	uint64_t length;
@@ -39,6 +40,11 @@ int head_scan(const char *buf, size_t len, size_t seen, size_t *ret_len);
 /* Judges a whole head. 0, or a negative errno with one sentence in *ret_why:
  * -EBADMSG -> 400, -EMSGSIZE -> 431, -ENAMETOOLONG -> 414, -EFBIG -> 413, -EPROTO -> 505. */
 int head_parse(const char *buf, size_t len, struct head *ret, const char **ret_why);
+/* The token of "Bearer TOKEN", the value of an Authorization (RFC 6750, section 2.1), into the
+ * caller's buffer. -EINVAL: another scheme, or no b64token. */
+int head_bearer(const char *value, size_t len, const char **ret_token, size_t *ret_len);
+/* A b64token of RFC 6750: letters, digits, -._~+/ and then any number of =. */
+bool head_is_b64token(const char *s, size_t len);
 /* Host against the names this server is known by: "localhost", loopback addresses and
  * listen_host; with any_address (a wildcard listens) every address literal. */
 bool head_host_allowed(const char *host, size_t len, const char *listen_host, bool any_address);

@@ -92,6 +92,9 @@ static void what_two_parsers_could_read_differently_is_refused(void **state)
 	    CASE(GET HOST "\r\n", -EBADMSG),
 	    CASE(GET "hOST: other\r\n\r\n", -EBADMSG),
 	    CASE("GET / HTTP/1.1\r\n\r\n", -EBADMSG),
+	    CASE(GET "Authorization: Bearer x\r\n\r\n", 0),
+	    CASE(GET "Authorization: Bearer x\r\nauthorization: Bearer x\r\n\r\n", -EBADMSG),
+	    CASE(GET "Authorization:\r\nAUTHORIZATION:\r\n\r\n", -EBADMSG),
 	    CASE("GET / HTTP/1.1\r\nHost:\r\n\r\n", -EBADMSG),
 	    CASE("GET / HTTP/1.1\n" HOST "\n", -EBADMSG),
 	    CASE("GET /\r\n" HOST "\r\n", -EBADMSG),
@@ -142,6 +145,59 @@ static void what_was_asked_is_found(void **state)
 	assert_true(h.has_length && !h.chunked);
 	assert_int_equal(h.length, 17);
 	assert_int_equal(h.minor, 1);
+}
+
+static void a_bearer_token_is_found_or_refused(void **state)
+{
+	static const struct {
+		const char *value, *token; /* NULL: refused */
+	} cases[] = {
+	    {"Bearer abc", "abc"},
+	    {"bearer abc", "abc"},
+	    {"BEARER   a-._~+/Z09==", "a-._~+/Z09=="},
+	    {"Bearer", NULL},
+	    {"Bearer ", NULL},
+	    {"Bearer  ", NULL},
+	    {"Bearer\tabc", NULL},
+	    {"Bearer \tabc", NULL},
+	    {"Bearerabc", NULL},
+	    {"Bearers abc", NULL},
+	    {"Basic abc", NULL},
+	    {"", NULL},
+	    {" Bearer abc", NULL},
+	    {"Bearer abc ", NULL},
+	    {"Bearer abc def", NULL},
+	    {"Bearer abc, Bearer def", NULL},
+	    {"Bearer abc,", NULL},
+	    {"Bearer =", NULL},
+	    {"Bearer a=b", NULL},
+	    {"Bearer \"abc\"", NULL},
+	    {"Bearer a%41", NULL},
+	    {"Bearer a\xc3\xa9", NULL},
+	    {"Bearer token=abc", NULL},
+	};
+	const char *token;
+	size_t n;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		size_t len = strlen(cases[i].value);
+		char *copy = malloc(len ? len : 1); /* ASan watches its end */
+		int err;
+
+		assert_non_null(copy);
+		memcpy(copy, cases[i].value, len);
+		err = head_bearer(copy, len, &token, &n);
+		if (err != (cases[i].token ? 0 : -EINVAL))
+			fail_msg("\"%s\": %d", cases[i].value, err);
+		if (!err) {
+			assert_int_equal(n, strlen(cases[i].token));
+			assert_memory_equal(token, cases[i].token, n);
+		}
+		free(copy);
+	}
+	assert_false(head_is_b64token("a\0b", 3));
+	assert_int_equal(head_bearer("Bearer a\0b", 10, &token, &n), -EINVAL);
 }
 
 static void a_head_in_any_two_pieces_ends_at_the_same_byte(void **state)
@@ -225,6 +281,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(what_two_parsers_could_read_differently_is_refused),
 	    cmocka_unit_test(what_was_asked_is_found),
+	    cmocka_unit_test(a_bearer_token_is_found_or_refused),
 	    cmocka_unit_test(a_head_in_any_two_pieces_ends_at_the_same_byte),
 	    cmocka_unit_test(a_head_has_limits),
 	    cmocka_unit_test(only_our_own_names_are_hosts),
