@@ -495,6 +495,26 @@ static void on_netns(void *ctx, int fd, uint32_t events)
 
 static const struct flags *the_flags;
 
+/* Whatever becomes of the rest: a token may have to go at once. */
+static void reload_tokens(struct agent *a)
+{
+	char text[FRONT_TEXT_LEN];
+	int err = front_reload_tokens(a->front, text);
+
+	if (err == -ENODATA)
+		return;
+	if (err)
+		log_error("%s; the tokens stay as they were", text);
+	else
+		log_info("%s", text);
+	bus_publish(&(struct bus_event){.kind = err ? BUS_CONFIG_REJECTED : BUS_CONFIG_CHANGED,
+					.subject = "tokens",
+					.action = err ? "config-rejected" : "config-change",
+					.reason = text,
+					.outcome = err ? "failure" : "success",
+					.uid = UINT32_MAX});
+}
+
 static void on_hangup(void *ctx, int signo)
 {
 	struct agent *a = ctx;
@@ -505,6 +525,7 @@ static void on_hangup(void *ctx, int signo)
 
 	(void)signo;
 	audit_reopen(a->audit);
+	reload_tokens(a);
 	if (!fresh || flags_read_config(fresh, the_flags, log_fault, text)) {
 		log_warn("the configuration stays as it was");
 		bus_publish(&(struct bus_event){.kind = BUS_CONFIG_REJECTED,

@@ -2,7 +2,7 @@
 /*
  * An agent without BPF for front_test.py: publishes a made-up snapshot every 50 ms, answers
  * commands, and says on stdout what happens: "worker PID", "late N", "command OP TARGET".
- *   front_host ADDR:PORT SOCKET [SERIES] until SIGTERM
+ *   front_host ADDR:PORT SOCKET [SERIES [TOKENS]] until SIGTERM; at SIGHUP it reads TOKENS again
  *   front_host --render SERIES          CPU time of one scrape with so many lines
  */
 #include <sys/epoll.h>
@@ -28,6 +28,7 @@
 #define LINES_PER_SERIES 18u /* 15 bounds, +Inf, sum, count */
 
 struct host {
+	struct front *front;
 	struct snapshot_writer *w;
 	struct loop *loop;
 	uint64_t ticks, late, last_ns, commands;
@@ -133,8 +134,8 @@ static void on_command(void *ctx, int fd, uint32_t events)
 	while (recv(fd, &q, sizeof(q), MSG_DONTWAIT) == sizeof(q)) {
 		struct command_reply a = {.id = q.id};
 
-		printf("command %u %s %s uid=%u role=%u n=%llu\n", q.op, q.target, q.request_id,
-		       q.uid, q.role, (unsigned long long)++h->commands);
+		printf("command %u %s %s uid=%u role=%u user=%s n=%llu\n", q.op, q.target,
+		       q.request_id, q.uid, q.role, q.user, (unsigned long long)++h->commands);
 		if (!strcmp(q.target, "slow"))
 			continue;
 		a.err = strcmp(q.target, "missing") ? 0 : -ENOENT;
@@ -142,6 +143,15 @@ static void on_command(void *ctx, int fd, uint32_t events)
 			 (unsigned long long)h->commands);
 		send(fd, &a, sizeof(a), MSG_DONTWAIT | MSG_NOSIGNAL);
 	}
+}
+
+static void on_hangup(void *ctx, int signo)
+{
+	char text[FRONT_TEXT_LEN];
+	int err = front_reload_tokens(((struct host *)ctx)->front, text);
+
+	(void)signo;
+	printf("reloaded %d %s\n", err, text);
 }
 
 static void on_signal(void *ctx, int signo)
@@ -207,12 +217,14 @@ int main(int argc, char **argv)
 	}
 	if (argc < 3)
 		return 2;
-	if (argc == 4)
+	if (argc >= 4)
 		h.series = (uint32_t)strtoul(argv[3], NULL, 10);
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	config_defaults(&config);
 	snprintf(config.listen, sizeof(config.listen), "%s", argv[1]);
 	snprintf(config.socket, sizeof(config.socket), "%s", argv[2]);
+	if (argc >= 5)
+		snprintf(config.api.token_file, sizeof(config.api.token_file), "%s", argv[4]);
 	config.api.max_connections = 32;
 	config.api.max_connections_per_ip = 24;
 	config.api.request_timeout_ns = 3 * NS_PER_SEC;
@@ -223,6 +235,7 @@ int main(int argc, char **argv)
 		err = front_start(&f, &config, snapshot_writer_fd(h.w));
 	if (err)
 		return 1;
+	h.front = f;
 	err = loop_add_timer(h.loop, HOST_TICK_NS, on_tick, &h, NULL);
 	if (!err)
 		err = loop_add_fd(h.loop, front_notice_fd(f), EPOLLIN, on_notice, &h, NULL);
@@ -230,6 +243,8 @@ int main(int argc, char **argv)
 		err = loop_add_fd(h.loop, front_command_fd(f), EPOLLIN, on_command, &h, NULL);
 	if (!err)
 		err = loop_add_signal(h.loop, SIGTERM, on_signal, &h);
+	if (!err)
+		err = loop_add_signal(h.loop, SIGHUP, on_hangup, &h);
 	printf("supervisor %d\n", (int)front_supervisor_pid(f));
 	if (!err)
 		err = loop_run(h.loop);

@@ -438,8 +438,8 @@ class Commands(Front):
     def test_root_on_the_unix_socket_commands(self):
         for verb in ("trip", "reset", "hold", "release"):
             self.assertEqual(self.post("web%20-%3E%20192.0.2.1%3A80", verb, X_Request_ID="id-" + verb)[0], 200)
-        self.assertRegex(self.said(), r"command 1 web -> 192.0.2.1:80 id-trip uid=0 role=3 n=1\n")
-        self.assertRegex(self.said(), r"command 4 web -> 192.0.2.1:80 id-release uid=0 role=3 n=4\n")
+        self.assertRegex(self.said(), r"command 1 web -> 192.0.2.1:80 id-trip uid=0 role=3 user= n=1\n")
+        self.assertRegex(self.said(), r"command 4 web -> 192.0.2.1:80 id-release uid=0 role=3 user= n=4\n")
         self.assertEqual(self.post("missing")[0], 404)
 
     def test_tcp_only_reads(self):
@@ -468,6 +468,148 @@ class Commands(Front):
         self.assertEqual(self.post("web", Idempotency_Key="k2")[0], 200)
         self.assertEqual(self.said().count("command 1 web"), 2)
         self.assertEqual(self.post("web", Idempotency_Key="a b")[0], 400)
+
+
+TOKENS = {role: role[0] * 31 + "+/=" for role in ("viewer", "operator", "admin")}
+OPEN = ("/", "/metrics", "/health/live", "/health/ready", "/health/startup")
+READ = ("status", "services", "dependencies", "health", "health/summary", "circuits", "circuits/slow", "limits", "guard",
+        "listeners", "syscalls", "probes", "audit", "config", "startup")
+
+
+class Tokens(Front):
+    """api.token_file: who may do what over TCP."""
+
+    def start(self, *args):
+        self.file = os.path.join(self.dir.name, "tokens")
+        self.write("".join(f"{role} {token} {role}-name\n" for role, token in TOKENS.items()))
+        super().start("64", self.file, *args)
+
+    def write(self, text, mode=0o600):
+        with open(self.file, "w", encoding="ascii") as f:
+            os.fchmod(f.fileno(), mode)
+            f.write(text)
+
+    def reload(self):
+        """What is said of it."""
+        before = self.said().count("\nreloaded ")
+        self.host.send_signal(signal.SIGHUP)
+        self.wait("it has read the tokens", lambda: self.said().count("\nreloaded ") > before)
+        return self.said().rsplit("\nreloaded ", 1)[1].split("\n", 1)[0]
+
+    def get(self, token=None, path="/api/v1/status", scheme="Bearer"):
+        return self.ask(path=path, **({"Authorization": f"{scheme} {token}"} if token else {}))
+
+    def test_what_is_open_stays_open_whatever_is_sent(self):
+        for path in OPEN:
+            for token in (None, TOKENS["viewer"], "x" * 40, "?"):
+                self.assertEqual(self.get(token, path)[0], 200, (path, token))
+
+    def test_reading_takes_a_token(self):
+        for path in ["/api/v1/" + p for p in READ] + ["/api/openapi.json"]:
+            status, body, headers = self.get(None, path)
+            self.assertEqual((status, headers["WWW-Authenticate"]), (401, 'Bearer realm="kilter"'), path)
+            self.assertEqual((headers["Content-Type"], json.loads(body)["status"]), ("application/problem+json", 401))
+            for token in TOKENS.values():
+                self.assertIn(self.get(token, path)[0], (200, 404), path)  # not all are in the made-up snapshot
+        self.assertEqual(self.ask("HEAD", "/api/v1/status")[0], 401)
+
+    def test_a_token_that_is_none_of_ours(self):
+        good = TOKENS["admin"]
+        bad = [good[:-1], good + "=", "b" + good[1:], good.upper(), good[:31], "x", "x" * 128, "x" * 4096, good + " " + good,
+               good + ",", '"' + good + '"', TOKENS["viewer"] + good]
+        before = self.metric("kilter_http_connections_refused_total")['kilter_http_connections_refused_total{reason="bad_token"}']
+        for token in bad:
+            status, body, headers = self.get(token)
+            self.assertEqual((status, headers["WWW-Authenticate"]), (401, 'Bearer realm="kilter", error="invalid_token"'), token)
+            self.assertNotIn(token.encode(), body)
+        for scheme in ("Basic", "Token", "Bearer,"):
+            self.assertEqual(self.get(good, scheme=scheme)[0], 401)
+        after = self.metric("kilter_http_connections_refused_total")['kilter_http_connections_refused_total{reason="bad_token"}']
+        self.assertEqual(after - before, len(bad) + 3)
+        self.assertEqual(self.get(good, scheme="bearer")[0], 200)
+
+    def test_two_of_them_are_none(self):
+        line = b"Authorization: Bearer " + TOKENS["admin"].encode() + b"\r\n"
+        get = b"GET /api/v1/status HTTP/1.1\r\nHost: localhost\r\n"
+        self.assertTrue(self.raw(get + line + b"\r\n").startswith(b"HTTP/1.1 200 "))
+        for second in (line, b"authorization: x\r\n", b"Authorization:\r\n"):
+            self.assertTrue(self.raw(get + line + second + b"\r\n").startswith(b"HTTP/1.1 400 "))
+
+    def test_the_unix_socket_asks_for_no_token(self):
+        self.assertEqual(self.ask(path="/api/v1/status", unix=True)[0], 200)
+        self.assertEqual(self.ask(path="/api/v1/status", unix=True, Authorization="Bearer x")[0], 200)
+        self.assertEqual(self.ask("POST", "/api/v1/guard/arm", unix=True)[0], 200)
+        self.assertRegex(self.said(), r"uid=0 role=3 user= n=1\n")
+
+    def test_the_command_says_whose_token_it_was(self):
+        path = "/api/v1/circuits/web/reset"
+        answer = self.ask("POST", path, Authorization="Bearer " + TOKENS["operator"], X_Request_ID="mine", Idempotency_Key="k")
+        self.assertEqual(answer[0], 200)
+        self.assertIn("command 2 web mine uid=4294967295 role=2 user=operator-name n=1\n", self.said())
+        # A key is that of one bearer.
+        again = self.ask("POST", path, Authorization="Bearer " + TOKENS["operator"], Idempotency_Key="k")
+        self.assertEqual(again[1], answer[1])
+        other = self.ask("POST", path, Authorization="Bearer " + TOKENS["admin"], Idempotency_Key="k")
+        self.assertEqual(other[0], 200)
+        self.assertIn("role=3 user=admin-name n=2\n", self.said())
+
+    def test_a_reload_makes_and_revokes_tokens(self):
+        fresh = "f" * 40
+        self.write(f"# rotated\nviewer {fresh}\n")
+        self.assertEqual(self.reload(), f"0 api.token_file: {self.file}: 1 tokens")
+        self.assertEqual(self.get(fresh)[0], 200)
+        self.assertEqual(self.get(TOKENS["admin"])[0], 401)
+        os.kill(self.workers()[-1], signal.SIGKILL)
+        self.wait("another serves", lambda: len([w for w in self.workers() if w]) > 1 and self.ready())
+        self.assertEqual(self.get(fresh)[0], 200)
+        self.assertEqual(self.get(TOKENS["viewer"])[0], 401)
+        self.write("# nobody\n")
+        self.assertEqual(self.reload(), f"0 api.token_file: {self.file}: 0 tokens")
+        self.assertEqual(self.get(fresh)[0], 401)
+
+    def test_a_bad_file_changes_nothing(self):
+        secret = "s" * 40
+        for text, mode, why in ((f"admin {secret}\nviewer short\n", 0o600, ":2: the token must have 32 to 128 characters"),
+                                (f"root {secret}\n", 0o600, ":1: the role must be viewer, operator or admin"),
+                                (f"admin {secret}\n", 0o640, " has mode 0640: group and others must have no right to it, as with 0600")):
+            self.write(text, mode)
+            self.assertTrue(self.reload().endswith(f" api.token_file: {self.file}{why}"), self.said())
+            self.assertEqual(self.get(secret)[0], 401)
+            self.assertEqual(self.get(TOKENS["viewer"])[0], 200)
+        os.unlink(self.file)
+        self.assertIn(" cannot be read: No such file or directory", self.reload())
+        self.assertEqual(self.get(TOKENS["viewer"])[0], 200)
+        self.assertNotIn(secret, self.said())
+
+    def test_a_bad_file_is_no_start(self):
+        bad = os.path.join(self.dir.name, "bad")
+        with open(bad, "w", encoding="ascii") as f:
+            os.fchmod(f.fileno(), 0o600)
+            f.write("\nviewer x\n")
+        other = subprocess.run([HOST, f"127.0.0.1:{free_port()}", self.path + "2", "64", bad], capture_output=True, text=True,
+                               check=False, timeout=WAIT_SECONDS)
+        self.assertEqual(other.returncode, 1)
+        self.assertIn(f"api.token_file: {bad}:2: the token must have 32 to 128 characters", other.stderr)
+
+    def test_the_description_says_who_may(self):
+        paths = json.loads(self.get(TOKENS["viewer"], "/api/openapi.json")[1])
+        self.assertEqual(paths["components"]["securitySchemes"]["bearer"], {"type": "http", "scheme": "bearer"})
+        self.assertNotIn("security", paths["paths"]["/metrics"]["get"])
+        self.assertEqual(paths["paths"]["/api/v1/circuits/{name}/trip"]["post"]["security"], [{"bearer": ["admin"]}])
+        self.assertEqual(paths["paths"]["/api/v1/circuits"]["get"]["security"], [{"bearer": ["viewer"]}])
+
+    def test_no_token_is_said_or_dumped(self):
+        for token in TOKENS.values():
+            self.assertEqual(self.get(token)[0], 200)
+        self.ask("POST", "/api/v1/circuits/web/trip", Authorization="Bearer " + TOKENS["admin"])
+        for token in TOKENS.values():
+            self.assertNotIn(token, self.said())
+        for pid in (self.host.pid, self.workers()[-1]):
+            with open(f"/proc/{pid}/smaps", encoding="ascii", errors="replace") as f:
+                maps = re.findall(r"kilter-tokens.*?VmFlags:([^\n]*)", f.read(), re.S)
+            self.assertTrue(maps and all(" dd " in m + " " for m in maps), maps)
+        with open(f"/proc/{self.workers()[-1]}/limits", encoding="ascii") as f:
+            self.assertRegex(f.read(), r"Max core file size +0 +0 ")
 
 
 if __name__ == "__main__":

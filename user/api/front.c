@@ -33,6 +33,7 @@
 
 #include "api/http.h"
 #include "api/sandbox.h"
+#include "api/tokens.h"
 #include "core/cleanup.h"
 #include "core/clock.h"
 #include "core/log.h"
@@ -48,6 +49,7 @@ struct front {
 	const struct config *config;
 	int tcp_fd, unix_fd, snapshot_fd, command_fd, worker_command_fd, notice_fd,
 	    supervisor_notice_fd, signal_fd;
+	struct token_store *tokens; /* NULL: no api.token_file */
 	pid_t supervisor, agent;
 	uid_t uid;
 	gid_t gid;
@@ -64,7 +66,8 @@ static void worker(struct front *f, pid_t supervisor)
 				 .tcp_fd = f->tcp_fd,
 				 .unix_fd = f->unix_fd,
 				 .snapshot_fd = f->snapshot_fd,
-				 .command_fd = f->worker_command_fd};
+				 .command_fd = f->worker_command_fd,
+				 .tokens = f->tokens};
 	struct loop *loop = NULL;
 	struct http *http = NULL;
 	sigset_t none;
@@ -407,6 +410,42 @@ static int open_sockets(struct front *f, const struct config *c)
 	return 0;
 }
 
+int front_reload_tokens(struct front *f, char ret_text[static FRONT_TEXT_LEN])
+{
+	const char *path = f->config->api.token_file;
+	char why[TOKENS_WHY_LEN];
+	struct tokens tokens;
+	int err;
+
+	if (!f->tokens)
+		return -ENODATA;
+	err = tokens_read(path, &tokens, why);
+	if (err) {
+		snprintf(ret_text, FRONT_TEXT_LEN, "api.token_file: %s%s%s", path,
+			 *why == ' ' ? "" : ":", why);
+		return err;
+	}
+	token_store_set(f->tokens, &tokens);
+	snprintf(ret_text, FRONT_TEXT_LEN, "api.token_file: %s: %u tokens", path, tokens.count);
+	explicit_bzero(&tokens, sizeof(tokens));
+	return 0;
+}
+
+static int start_tokens(struct front *f)
+{
+	char text[FRONT_TEXT_LEN];
+	int err;
+
+	if (!*f->config->api.token_file)
+		return 0;
+	err = token_store_new(&f->tokens);
+	if (err)
+		return log_err(err, "front: memory for tokens");
+	err = front_reload_tokens(f, text);
+	log_write(err ? LOG_ERROR : LOG_INFO, "%s", text);
+	return err;
+}
+
 int front_start(struct front **ret, const struct config *c, int snapshot_fd)
 {
 	struct front *f = calloc(1, sizeof(*f));
@@ -423,7 +462,9 @@ int front_start(struct front **ret, const struct config *c, int snapshot_fd)
 			    .notice_fd = -1,
 			    .supervisor_notice_fd = -1,
 			    .agent = getpid()};
-	err = open_sockets(f, c);
+	err = start_tokens(f);
+	if (!err)
+		err = open_sockets(f, c);
 	if (err)
 		goto fail;
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair)) {
@@ -456,6 +497,7 @@ int front_start(struct front **ret, const struct config *c, int snapshot_fd)
 fail:
 	remove_socket(f);
 	close_all(f);
+	token_store_free(&f->tokens);
 	free(f);
 	return err;
 }
@@ -497,6 +539,7 @@ void front_stop(struct front **pf, uint64_t grace_ns)
 	if (!got && !kill(f->supervisor, SIGKILL))
 		waitpid(f->supervisor, NULL, 0);
 	close_all(f);
+	token_store_free(&f->tokens);
 	free(f);
 	*pf = NULL;
 }

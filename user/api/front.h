@@ -25,6 +25,13 @@ struct front;
 int front_start(struct front **ret, const struct config *c, int snapshot_fd);
 /* Non-blocking SOCK_SEQPACKET end to read command_request from and write command_reply to. */
 int front_command_fd(const struct front *f);
+/*
+ * Reads api.token_file again, for the worker that serves and all later ones. ret_text: how
+ * many tokens there are, or what is wrong with the file and in which line: then a negative errno,
+ * and nothing has changed. -ENODATA: none is configured.
+ */
+#define FRONT_TEXT_LEN 448 /* of ret_text: a path and what is wrong with it */
+int front_reload_tokens(struct front *f, char ret_text[static FRONT_TEXT_LEN]);
 pid_t front_supervisor_pid(const struct front *f);
 /* Non-blocking pipe: the supervisor writes a uint32_t pid of each new worker, 0 when one died. */
 int front_notice_fd(const struct front *f);

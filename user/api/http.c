@@ -25,6 +25,7 @@
 #include "api/negotiate.h"
 #include "api/routes.h"
 #include "api/stream.h"
+#include "api/tokens.h"
 #include "core/clock.h"
 
 #define HTTP_SWEEP_NS	   (250 * NS_PER_MS)
@@ -44,12 +45,13 @@ enum refusal {
 	REFUSED_HEAD,
 	REFUSED_DEADLINE,
 	REFUSED_MEMORY,
+	REFUSED_TOKEN,
 	REFUSALS
 };
 static const char *const refusal_names[REFUSALS] = {
     [REFUSED_TOTAL] = "connections",   [REFUSED_ADDRESS] = "connections_of_address",
     [REFUSED_HEAD] = "malformed_head", [REFUSED_DEADLINE] = "deadline",
-    [REFUSED_MEMORY] = "memory",
+    [REFUSED_MEMORY] = "memory",       [REFUSED_TOKEN] = "bad_token",
 };
 
 struct conn {
@@ -59,6 +61,8 @@ struct conn {
 	bool is_unix, served, started;
 	uint32_t uid;
 	bool uid_known;
+	bool bad_token;		/* a token was sent, and it is none of ours */
+	struct token token;	/* whose it is, without its value; role ROLE_NONE: nobody's */
 	unsigned char addr[16]; /* v4 mapped; zero for Unix */
 	size_t seen;
 	uint64_t deadline_ns;
@@ -82,6 +86,7 @@ struct request {
 struct remembered {
 	char key[64], path[COMMAND_TEXT];
 	uint32_t uid;
+	char user[TOKEN_NAME_LEN];
 	uint64_t until_ns;
 	int status;
 	char *body;
@@ -92,6 +97,7 @@ struct remembered {
 struct http {
 	struct loop *loop;
 	const struct config *config;
+	const struct token_store *tokens;
 	struct MHD_Daemon *mhd;
 	int mhd_fd, command_fd;
 	struct loop_source *tcp_source, *unix_source, *mhd_source, *sweep, *mhd_timer,
@@ -266,6 +272,20 @@ static void serve(struct conn *c)
 	run_mhd(h);
 }
 
+/* Who speaks over TCP. A bad token is none, so that what is open stays open. */
+static void authenticate(struct conn *c, const struct head *head)
+{
+	const char *token;
+	size_t len;
+
+	if (c->is_unix || !c->http->tokens || !head->authorization)
+		return;
+	c->bad_token = head_bearer(head->authorization, head->authorization_len, &token, &len) ||
+		       !token_store_find(c->http->tokens, token, len, &c->token);
+	/* Each attempt costs whoever guesses a connection, and is counted. */
+	c->http->refused[REFUSED_TOKEN].n += c->bad_token;
+}
+
 static void on_peek(void *ctx, int fd, uint32_t events)
 {
 	struct conn *c = ctx;
@@ -304,6 +324,7 @@ static void on_peek(void *ctx, int fd, uint32_t events)
 		refuse(c, 400, "Host is none of this server's names", REFUSED_HEAD);
 		return;
 	}
+	authenticate(c, &head);
 	serve(c);
 }
 
@@ -616,6 +637,8 @@ static enum MHD_Result answer(struct http *h, struct request *r)
 	MHD_add_response_header(response, "X-API-Version", "v1");
 	MHD_add_response_header(response, "X-Request-ID", r->id);
 	MHD_add_response_header(response, "X-Response-Time", took);
+	if (reply->challenge)
+		MHD_add_response_header(response, "WWW-Authenticate", reply->challenge);
 	if (*reply->allow)
 		MHD_add_response_header(response, "Allow", reply->allow);
 	MHD_add_response_header(response, "Connection", "close");
@@ -628,13 +651,15 @@ static enum MHD_Result answer(struct http *h, struct request *r)
 
 /* Commands. */
 
-static struct remembered *recall(struct http *h, const struct request *r, uint32_t uid)
+static struct remembered *recall(struct http *h, const struct request *r)
 {
+	const struct command_request *q = &r->reply.command;
+
 	for (unsigned int i = 0; i < HTTP_IDEMPOTENT; i++) {
 		struct remembered *m = &h->remembered[i];
 
-		if (*m->key && m->uid == uid && !strcmp(m->key, r->key) &&
-		    clock_ns(CLOCK_MONOTONIC) < m->until_ns)
+		if (*m->key && m->uid == q->uid && !strcmp(m->user, q->user) &&
+		    !strcmp(m->key, r->key) && clock_ns(CLOCK_MONOTONIC) < m->until_ns)
 			return m;
 	}
 	return NULL;
@@ -658,6 +683,7 @@ static void remember(struct http *h, const struct request *r)
 	m->status = r->reply.status;
 	m->type = r->reply.type;
 	m->uid = q->uid;
+	snprintf(m->user, sizeof(m->user), "%s", q->user);
 	m->until_ns = clock_ns(CLOCK_MONOTONIC) + HTTP_IDEMPOTENT_NS;
 	snprintf(m->key, sizeof(m->key), "%s", r->key);
 	command_text(q, m->path);
@@ -752,6 +778,13 @@ static bool send_command(struct http *h, struct request *r, struct conn *c)
 	return true;
 }
 
+static enum command_role role_of(const struct http *h, const struct conn *c)
+{
+	if (c->is_unix)
+		return c->uid_known && !c->uid ? ROLE_ADMIN : ROLE_VIEWER;
+	return h->tokens ? c->token.role : ROLE_VIEWER;
+}
+
 /* True when the answer is ready now. */
 static bool dispatch(struct http *h, struct request *r, struct conn *c, const char *method,
 		     const char *url)
@@ -766,8 +799,11 @@ static bool dispatch(struct http *h, struct request *r, struct conn *c, const ch
 	    .burst = argument(r->connection, "burst"),
 	    .max_connections = argument(r->connection, "max_connections"),
 	    .unix_socket = c->is_unix,
-	    .uid = c->uid,
-	    .role = c->is_unix && c->uid_known && !c->uid ? ROLE_ADMIN : ROLE_VIEWER,
+	    .tokens = !c->is_unix && h->tokens,
+	    .bad_token = c->bad_token,
+	    .uid = c->is_unix ? c->uid : UINT32_MAX,
+	    .user = c->token.name,
+	    .role = role_of(h, c),
 	    .own = h->own,
 	    .own_count = HTTP_OWN,
 	};
@@ -798,7 +834,7 @@ static bool dispatch(struct http *h, struct request *r, struct conn *c, const ch
 	if (r->reply.status != API_ASYNC)
 		return true;
 	command_text(&r->reply.command, path);
-	m = *r->key ? recall(h, r, q.uid) : NULL;
+	m = *r->key ? recall(h, r) : NULL;
 	if (!m)
 		return !send_command(h, r, c);
 	if (strcmp(m->path, path)) {
@@ -926,6 +962,7 @@ int http_new(struct http **ret, struct loop *l, const struct http_options *o)
 	h->tcp_fd = o->tcp_fd;
 	h->unix_fd = o->unix_fd;
 	h->command_fd = o->command_fd;
+	h->tokens = o->tokens;
 	/* A command of a worker that died must not be taken for one of ours. */
 	h->next_command = clock_boot_ns();
 	about_itself(h);

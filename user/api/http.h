@@ -20,10 +20,12 @@
 #define HTTP_COMMAND_NS (5 * NS_PER_SEC)
 
 struct http;
+struct token_store;
 struct http_options {
 	const struct config *config;
-	int tcp_fd, unix_fd;	     /* listening, non-blocking; -1: none. Not owned */
-	int snapshot_fd, command_fd; /* not owned; command_fd -1: no commands */
+	int tcp_fd, unix_fd;		  /* listening, non-blocking; -1: none. Not owned */
+	int snapshot_fd, command_fd;	  /* not owned; command_fd -1: no commands */
+	const struct token_store *tokens; /* of TCP, not owned; NULL: TCP asks nobody and reads */
 };
 int http_new(struct http **ret, struct loop *l, const struct http_options *o);
 void http_free(struct http **h);

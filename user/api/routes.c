@@ -14,8 +14,8 @@
 enum route_flags {
 	ROUTE_LIST = 1,	 /* takes ?limit and ?cursor */
 	ROUTE_EARLY = 2, /* answers without a snapshot */
-	ROUTE_ADMIN = 4,
-	ROUTE_TEXT = 8, /* not JSON */
+	ROUTE_OPEN = 4,	 /* to whoever can connect */
+	ROUTE_TEXT = 8,	 /* not JSON */
 };
 
 struct route {
@@ -23,57 +23,70 @@ struct route {
 	api_fn fn;
 	unsigned int flags;
 	const char *summary;
+	uint32_t op; /* enum command_op of a POST; 0: it reads */
 };
+
+#define API_CHALLENGE "Bearer realm=\"kilter\""
 
 static void get_landing(struct api_request *r, struct api_reply *reply);
 static void get_openapi(struct api_request *r, struct api_reply *reply);
 
+#define READ(path, fn, flags, summary)             \
+	{                                          \
+		"GET", path, fn, flags, summary, 0 \
+	}
+#define ACT(path, fn, op, summary)               \
+	{                                        \
+		"POST", path, fn, 0, summary, op \
+	}
 static const struct route routes[] = {
-    {"GET", "/", get_landing, ROUTE_EARLY | ROUTE_TEXT, "What there is here"},
-    {"GET", "/metrics", api_get_metrics, ROUTE_TEXT, "Prometheus text or OpenMetrics, by Accept"},
-    {"GET", "/health/live", api_get_live, ROUTE_EARLY, "This process answers"},
-    {"GET", "/health/ready", api_get_ready, ROUTE_EARLY,
-     "Every essential probe is attached and a tick was done"},
-    {"GET", "/health/startup", api_get_startup, ROUTE_EARLY, "The agent has started"},
-    {"GET", "/api/v1/status", api_get_status, 0, "The agent: probes, drops, maps, start-up"},
-    {"GET", "/api/v1/services", api_get_services, ROUTE_LIST, "Every workload"},
-    {"GET", "/api/v1/services/{name}", api_get_services, 0, "One workload"},
-    {"GET", "/api/v1/dependencies", api_get_dependencies, ROUTE_LIST,
-     "Every edge from a caller to a destination"},
-    {"GET", "/api/v1/health", api_get_health, 0, "Health of all, with reasons"},
-    {"GET", "/api/v1/health/summary", api_get_health_summary, 0, "How many are in which state"},
-    {"GET", "/api/v1/circuits", api_get_circuits, ROUTE_LIST, "Every circuit"},
-    {"GET", "/api/v1/circuits/{name}", api_get_circuits, 0, "One circuit"},
-    {"GET", "/api/v1/limits", api_get_limits, ROUTE_LIST, "Rate limits and bulkheads"},
-    {"GET", "/api/v1/limits/{name}", api_get_limits, 0, "The limits of one circuit"},
-    {"GET", "/api/v1/guard", api_get_guard, 0, "The guard as a whole: its switch, what is open"},
-    {"GET", "/api/v1/listeners", api_get_listeners, ROUTE_LIST, "Accept queues"},
-    {"GET", "/api/v1/syscalls", api_get_syscalls, ROUTE_LIST, "Sampled system calls"},
-    {"GET", "/api/v1/probes", api_get_probes, ROUTE_LIST, "Every kernel probe"},
-    {"GET", "/api/v1/probes/{name}", api_get_probes, 0, "One kernel probe"},
-    {"GET", "/api/v1/audit", api_get_audit, ROUTE_LIST, "The latest audit records, newest last"},
-    {"GET", "/api/v1/config", api_get_config, ROUTE_LIST, "The configuration in force"},
-    {"GET", "/api/v1/startup", api_get_phases, ROUTE_LIST, "Phases of the start-up"},
-    {"GET", "/api/openapi.json", get_openapi, ROUTE_EARLY, "This description"},
-    {"POST", "/api/v1/circuits/{name}/trip", api_post_circuit, ROUTE_ADMIN, "Open it now"},
-    {"POST", "/api/v1/circuits/{name}/reset", api_post_circuit, ROUTE_ADMIN,
-     "Close it and forget its failures"},
-    {"POST", "/api/v1/circuits/{name}/hold", api_post_circuit, ROUTE_ADMIN,
-     "Keep its state until released"},
-    {"POST", "/api/v1/circuits/{name}/release", api_post_circuit, ROUTE_ADMIN,
-     "Let it decide by itself again"},
-    {"POST", "/api/v1/circuits/{name}/force-open", api_post_circuit, ROUTE_ADMIN,
-     "Refuse until released"},
-    {"POST", "/api/v1/circuits/{name}/force-closed", api_post_circuit, ROUTE_ADMIN,
-     "Let through until released"},
-    {"POST", "/api/v1/circuits/{name}/disable", api_post_circuit, ROUTE_ADMIN,
-     "Neither count nor refuse until released"},
-    {"POST", "/api/v1/limits/{name}/set", api_post_limit, ROUTE_ADMIN,
-     "Other limits than the policy's: ?rate_limit, ?burst, ?max_connections"},
-    {"POST", "/api/v1/limits/{name}/reset", api_post_limit, ROUTE_ADMIN,
-     "The policy's limits again, with the whole burst to give"},
-    {"POST", "/api/v1/guard/release", api_post_guard, ROUTE_ADMIN, "Refuse nothing on this node"},
-    {"POST", "/api/v1/guard/arm", api_post_guard, ROUTE_ADMIN, "End that"},
+    READ("/", get_landing, ROUTE_OPEN | ROUTE_EARLY | ROUTE_TEXT, "What there is here"),
+    READ("/metrics", api_get_metrics, ROUTE_OPEN | ROUTE_TEXT,
+	 "Prometheus text or OpenMetrics, by Accept"),
+    READ("/health/live", api_get_live, ROUTE_OPEN | ROUTE_EARLY, "This process answers"),
+    READ("/health/ready", api_get_ready, ROUTE_OPEN | ROUTE_EARLY,
+	 "Every essential probe is attached and a tick was done"),
+    READ("/health/startup", api_get_startup, ROUTE_OPEN | ROUTE_EARLY, "The agent has started"),
+    READ("/api/v1/status", api_get_status, 0, "The agent: probes, drops, maps, start-up"),
+    READ("/api/v1/services", api_get_services, ROUTE_LIST, "Every workload"),
+    READ("/api/v1/services/{name}", api_get_services, 0, "One workload"),
+    READ("/api/v1/dependencies", api_get_dependencies, ROUTE_LIST,
+	 "Every edge from a caller to a destination"),
+    READ("/api/v1/health", api_get_health, 0, "Health of all, with reasons"),
+    READ("/api/v1/health/summary", api_get_health_summary, 0, "How many are in which state"),
+    READ("/api/v1/circuits", api_get_circuits, ROUTE_LIST, "Every circuit"),
+    READ("/api/v1/circuits/{name}", api_get_circuits, 0, "One circuit"),
+    READ("/api/v1/limits", api_get_limits, ROUTE_LIST, "Rate limits and bulkheads"),
+    READ("/api/v1/limits/{name}", api_get_limits, 0, "The limits of one circuit"),
+    READ("/api/v1/guard", api_get_guard, 0, "The guard as a whole: its switch, what is open"),
+    READ("/api/v1/listeners", api_get_listeners, ROUTE_LIST, "Accept queues"),
+    READ("/api/v1/syscalls", api_get_syscalls, ROUTE_LIST, "Sampled system calls"),
+    READ("/api/v1/probes", api_get_probes, ROUTE_LIST, "Every kernel probe"),
+    READ("/api/v1/probes/{name}", api_get_probes, 0, "One kernel probe"),
+    READ("/api/v1/audit", api_get_audit, ROUTE_LIST, "The latest audit records, newest last"),
+    READ("/api/v1/config", api_get_config, ROUTE_LIST, "The configuration in force"),
+    READ("/api/v1/startup", api_get_phases, ROUTE_LIST, "Phases of the start-up"),
+    READ("/api/openapi.json", get_openapi, ROUTE_EARLY, "This description"),
+    ACT("/api/v1/circuits/{name}/trip", api_post_circuit, COMMAND_CIRCUIT_TRIP, "Open it now"),
+    ACT("/api/v1/circuits/{name}/reset", api_post_circuit, COMMAND_CIRCUIT_RESET,
+	"Close it and forget its failures"),
+    ACT("/api/v1/circuits/{name}/hold", api_post_circuit, COMMAND_CIRCUIT_HOLD,
+	"Keep its state until released"),
+    ACT("/api/v1/circuits/{name}/release", api_post_circuit, COMMAND_CIRCUIT_RELEASE,
+	"Let it decide by itself again"),
+    ACT("/api/v1/circuits/{name}/force-open", api_post_circuit, COMMAND_CIRCUIT_FORCE_OPEN,
+	"Refuse until released"),
+    ACT("/api/v1/circuits/{name}/force-closed", api_post_circuit, COMMAND_CIRCUIT_FORCE_CLOSED,
+	"Let through until released"),
+    ACT("/api/v1/circuits/{name}/disable", api_post_circuit, COMMAND_CIRCUIT_DISABLE,
+	"Neither count nor refuse until released"),
+    ACT("/api/v1/limits/{name}/set", api_post_limit, COMMAND_LIMIT_SET,
+	"Other limits than the policy's: ?rate_limit, ?burst, ?max_connections"),
+    ACT("/api/v1/limits/{name}/reset", api_post_limit, COMMAND_LIMIT_RESET,
+	"The policy's limits again, with the whole burst to give"),
+    ACT("/api/v1/guard/release", api_post_guard, COMMAND_GUARD_RELEASE,
+	"Refuse nothing on this node"),
+    ACT("/api/v1/guard/arm", api_post_guard, COMMAND_GUARD_ARM, "End that"),
 };
 #define ROUTES (sizeof(routes) / sizeof(routes[0]))
 
@@ -84,6 +97,8 @@ const char *api_status_text(int status)
 		return "OK";
 	case 400:
 		return "Bad Request";
+	case 401:
+		return "Unauthorized";
 	case 403:
 		return "Forbidden";
 	case 404:
@@ -221,13 +236,51 @@ static void openapi_answer(struct json *j, const char *status, const char *text,
 	json_object_end(j);
 }
 
-static void openapi_operation(struct json *j, const struct route *route)
+static enum command_role role_needed(const struct route *route)
+{
+	if (route->op)
+		return command_role_needed(route->op);
+	return route->flags & ROUTE_OPEN ? ROLE_NONE : ROLE_VIEWER;
+}
+
+/* Of a role's name: OpenAPI 3.1, Security Requirement Object. */
+static void openapi_security(struct json *j, enum command_role role)
+{
+	json_key(j, "security");
+	json_array_begin(j);
+	json_object_begin(j);
+	json_key(j, "bearer");
+	json_array_begin(j);
+	json_string(j, command_role_str(role));
+	json_array_end(j);
+	json_object_end(j);
+	json_array_end(j);
+}
+
+static void openapi_schemes(struct json *j)
+{
+	json_key(j, "components");
+	json_object_begin(j);
+	json_key(j, "securitySchemes");
+	json_object_begin(j);
+	json_key(j, "bearer");
+	json_object_begin(j);
+	json_kv_string(j, "type", "http");
+	json_kv_string(j, "scheme", "bearer");
+	json_object_end(j);
+	json_object_end(j);
+	json_object_end(j);
+}
+
+static void openapi_operation(struct json *j, const struct route *route, bool tokens)
 {
 	bool post = !strcmp(route->method, "POST");
 
 	json_key(j, post ? "post" : "get");
 	json_object_begin(j);
 	json_kv_string(j, "summary", route->summary);
+	if (tokens && role_needed(route) != ROLE_NONE)
+		openapi_security(j, role_needed(route));
 	json_key(j, "parameters");
 	json_array_begin(j);
 	if (strchr(route->path, '{'))
@@ -251,7 +304,6 @@ static void get_openapi(struct api_request *r, struct api_reply *reply)
 {
 	struct json j;
 
-	(void)r;
 	json_init(&j, API_JSON_MAX);
 	json_object_begin(&j);
 	json_kv_string(&j, "openapi", "3.1.0");
@@ -265,10 +317,12 @@ static void get_openapi(struct api_request *r, struct api_reply *reply)
 	for (size_t i = 0; i < ROUTES; i++) {
 		json_key(&j, routes[i].path);
 		json_object_begin(&j);
-		openapi_operation(&j, &routes[i]);
+		openapi_operation(&j, &routes[i], r->tokens);
 		json_object_end(&j);
 	}
 	json_object_end(&j);
+	if (r->tokens)
+		openapi_schemes(&j);
 	json_object_end(&j);
 	api_json(reply, 200, &j);
 }
@@ -305,6 +359,28 @@ static bool acceptable(const struct api_request *r, const struct route *route)
 	return false;
 }
 
+/* RFC 6750, section 3: what is missing, and nothing about what there would be. */
+static void forbid(const struct api_request *r, enum command_role needed, struct api_reply *reply)
+{
+	char why[64];
+
+	if (r->bad_token) {
+		api_problem(reply, 401, "this token is none of ours");
+		reply->challenge = API_CHALLENGE ", error=\"invalid_token\"";
+	} else if (r->tokens && r->role == ROLE_NONE) {
+		api_problem(reply, 401, "a token is needed: Authorization: Bearer TOKEN");
+		reply->challenge = API_CHALLENGE;
+	} else if (r->tokens) {
+		snprintf(why, sizeof(why), "this takes the role %s", command_role_str(needed));
+		api_problem(reply, 403, why);
+		reply->challenge = API_CHALLENGE ", error=\"insufficient_scope\"";
+	} else {
+		api_problem(reply, 403,
+			    r->unix_socket ? "only root may do this"
+					   : "this address only reads: use the Unix socket");
+	}
+}
+
 void api_dispatch(struct api_request *r, struct api_reply *reply)
 {
 	const char *method = strcmp(r->method, "HEAD") ? r->method : "GET";
@@ -331,14 +407,14 @@ void api_dispatch(struct api_request *r, struct api_reply *reply)
 		api_problem(reply, 405, "this path takes other methods: see Allow");
 	else if (!acceptable(r, found))
 		api_problem(reply, 406, "this is application/json, version v1");
-	else if (found->flags & ROUTE_ADMIN && r->role != ROLE_ADMIN)
-		api_problem(reply, 403,
-			    r->unix_socket ? "only root may do this"
-					   : "this address only reads: use the Unix socket");
+	else if (r->role < role_needed(found))
+		forbid(r, role_needed(found), reply);
 	else if (!r->snapshot && !(found->flags & ROUTE_EARLY))
 		api_problem(reply, 503, "the agent has published nothing yet");
-	else
+	else {
+		r->op = found->op;
 		found->fn(r, reply);
+	}
 	if (reply->status != 405)
 		reply->allow[0] = '\0';
 }

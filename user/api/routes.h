@@ -28,8 +28,12 @@ struct api_request {
 	const char *rate_limit, *burst, *max_connections; /* the same */
 	const struct snapshot *snapshot;		  /* NULL: none yet */
 	bool unix_socket;
+	bool tokens;	/* over TCP with api.token_file: role is the token's, or ROLE_NONE */
+	bool bad_token; /* there was one, and it is none of ours */
 	enum command_role role;
-	uint32_t uid;
+	uint32_t uid;		     /* UINT32_MAX over TCP */
+	const char *user;	     /* the token's name, or "" */
+	uint32_t op;		     /* enum command_op of the route; 0: it reads */
 	char name[API_NAME_MAX + 1]; /* the NAME of the path, decoded */
 	const struct prometheus_family *own;
 	unsigned int own_count;
@@ -42,6 +46,7 @@ struct api_reply {
 	size_t len;
 	struct prometheus *text;	/* that body is the first piece of; NULL: body is all */
 	char allow[64];			/* of a 405 */
+	const char *challenge;		/* WWW-Authenticate of a 401 or 403, static; or NULL */
 	struct command_request command; /* with API_ASYNC: to be sent */
 };
 

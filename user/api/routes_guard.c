@@ -149,45 +149,25 @@ void api_get_guard(struct api_request *r, struct api_reply *reply)
 	api_json(reply, 200, &j);
 }
 
-/* Sends the command whose verb ends the path. */
-struct verb {
-	const char *verb;
-	enum command_op op;
-};
-
-static void command(struct api_request *r, struct api_reply *reply, const struct verb *verbs,
-		    size_t n)
+/* Sends the route's command. */
+static void command(struct api_request *r, struct api_reply *reply)
 {
-	const char *verb = strrchr(r->path, '/');
-
-	for (size_t i = 0; i < n; i++)
-		if (!strcmp(verb, verbs[i].verb))
-			reply->command.op = verbs[i].op;
+	reply->command.op = r->op;
 	reply->command.role = r->role;
 	reply->command.uid = r->uid;
+	snprintf(reply->command.user, sizeof(reply->command.user), "%s", r->user);
 	snprintf(reply->command.target, sizeof(reply->command.target), "%s", r->name);
 	reply->status = API_ASYNC;
 }
 
 void api_post_circuit(struct api_request *r, struct api_reply *reply)
 {
-	static const struct verb verbs[] = {{"/trip", COMMAND_CIRCUIT_TRIP},
-					    {"/reset", COMMAND_CIRCUIT_RESET},
-					    {"/hold", COMMAND_CIRCUIT_HOLD},
-					    {"/release", COMMAND_CIRCUIT_RELEASE},
-					    {"/force-open", COMMAND_CIRCUIT_FORCE_OPEN},
-					    {"/force-closed", COMMAND_CIRCUIT_FORCE_CLOSED},
-					    {"/disable", COMMAND_CIRCUIT_DISABLE}};
-
-	command(r, reply, verbs, sizeof(verbs) / sizeof(verbs[0]));
+	command(r, reply);
 }
 
 void api_post_guard(struct api_request *r, struct api_reply *reply)
 {
-	static const struct verb verbs[] = {{"/release", COMMAND_GUARD_RELEASE},
-					    {"/arm", COMMAND_GUARD_ARM}};
-
-	command(r, reply, verbs, sizeof(verbs) / sizeof(verbs[0]));
+	command(r, reply);
 }
 
 static bool parse_rate(const char *s, double *ret)
@@ -206,13 +186,11 @@ static bool parse_rate(const char *s, double *ret)
 
 void api_post_limit(struct api_request *r, struct api_reply *reply)
 {
-	static const struct verb verbs[] = {{"/set", COMMAND_LIMIT_SET},
-					    {"/reset", COMMAND_LIMIT_RESET}};
 	struct command_request *q = &reply->command;
 
 	q->rate_limit = -1; /* what is not given stays as it is */
 	q->max_connections = UINT32_MAX;
-	if (!strcmp(strrchr(r->path, '/'), "/set")) {
+	if (r->op == COMMAND_LIMIT_SET) {
 		if (!r->rate_limit && !r->burst && !r->max_connections) {
 			api_problem(reply, 400,
 				    "?rate_limit, ?burst or ?max_connections is expected");
@@ -233,5 +211,5 @@ void api_post_limit(struct api_request *r, struct api_reply *reply)
 			return;
 		}
 	}
-	command(r, reply, verbs, sizeof(verbs) / sizeof(verbs[0]));
+	command(r, reply);
 }
