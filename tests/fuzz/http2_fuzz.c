@@ -1040,6 +1040,8 @@ static void deliver_swapped(struct input *in, int d, size_t at, size_t n)
 	deliver(d, bytes, at + first + second, at + n);
 	if (chance(in, 3)) /* once more */
 		deliver(d, bytes, at + first, at + n);
+	if (chance(in, 3)) /* what was missing brings some of what came before it */
+		first += pick(in, (uint32_t)(n - first) + 1);
 	deliver(d, bytes, at, at + first);
 }
 
