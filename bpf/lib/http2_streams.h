@@ -50,17 +50,20 @@ enum hpack_kind { /* what a field is, as far as we care */
 /*
  * What has overtaken a missing segment, until that has come. On a loopback device it is there
  * already, on another CPU; after a loss it takes a round trip. Few connections are in that state at
- * a time: a pool for all, and who finds none free loses track.
+ * a time: a pool for all, and who finds none free loses track. Nothing has to be given back: whose
+ * owner has not come for HTTP2_AHEAD_NS is free.
  */
-#define HTTP2_AHEAD_BYTES                                                      \
-	131072 /* two of the largest segments there are (GSO, without BIG TCP) \
-		*/
-#define HTTP2_AHEADS 16
+#define HTTP2_AHEADS	  8
+#define HTTP2_AHEAD_ROOM  131072 /* of one segment: the largest there are on loopback */
+#define HTTP2_AHEAD_BYTES (2 * HTTP2_AHEAD_ROOM)
+#define HTTP2_AHEAD_NS	  10000000000ull
 
 struct http2_ahead {
-	__u32 busy;
+	struct bpf_spin_lock lock; /* who owns it */
 	__u32 seq, len;
 	__u32 pad;
+	__u64 owner; /* 0: nobody; else a socket's cookie << 1 | direction */
+	__u64 since_ns;
 	char data[HTTP2_AHEAD_BYTES];
 };
 
@@ -95,6 +98,7 @@ struct http2_direction {  /* written by that direction alone */
 	__u8 head_kept, text_kept; /* bytes of a head, of a string, that a segment has cut */
 	__u8 ahead;		   /* 1 + the index of what has overtaken a gap; 0: nothing has */
 	__u8 begun;		   /* the fields above say where it stands */
+	__u8 request;		   /* it is that of the requests */
 	char head[16];
 	char text[HPACK_TEXT_MAX];
 	__u64 table[HPACK_ENTRIES]; /* kind << 32 | value, at its number modulo the size */
@@ -314,22 +318,6 @@ static __always_inline __u32 http2_open(PAYLOAD_CTX *ctx, struct kilter_sock *s,
 	return place;
 }
 
-static __always_inline struct http2_ahead *http2_ahead_of(const struct http2_direction *d)
-{
-	__u32 i = d->ahead - 1;
-
-	return d->ahead ? bpf_map_lookup_elem(&http2_aheads, &i) : NULL;
-}
-
-static __always_inline void http2_ahead_release(struct http2_direction *d)
-{
-	struct http2_ahead *a = http2_ahead_of(d);
-
-	d->ahead = 0;
-	if (a)
-		add_to(a->busy, -1);
-}
-
 /* The connection is over: what is still under way has failed. */
 static __always_inline void http2_connection_ended(struct kilter_sock *s, void *sk, bool reset)
 {
@@ -341,8 +329,6 @@ static __always_inline void http2_connection_ended(struct kilter_sock *s, void *
 		count_drop(KILTER_DROP_HTTP2_LOAD);
 	if (!sc)
 		return;
-	http2_ahead_release(&h->directions[0]);
-	http2_ahead_release(&h->directions[1]);
 	sc->now_ns = bpf_ktime_get_boot_ns();
 	/* What sock_guard_request() does, but the way to the circuit looked for once: the verifier
 	 * walks through each turn. */

@@ -12,8 +12,8 @@
  * response as `reset`, else with the status it had (gRPC: the code that its libraries make of it).
  *
  * Segments out of turn: inside a payload that nobody reads the gap does not matter. Elsewhere the
- * missing segment is awaited, and what has overtaken it kept meanwhile if it is one and small
- * (struct http2_ahead); else track is lost. It is found again at a segment that begins with a head.
+ * missing segment is awaited, and what has overtaken it kept meanwhile (struct http2_ahead); else
+ * track is lost. It is found again at a segment that begins with a head.
  * The HPACK table is then not known, but for what comes in after.
  */
 #ifndef KILTER_BPF_HTTP2_H
@@ -43,7 +43,7 @@ struct http2_run {
 /* noinline, as others below: there is little stack. */
 static __noinline int http2_lose(struct http2_direction *d)
 {
-	http2_ahead_release(d);
+	d->ahead = 0; /* what it held is another's when it is old enough */
 	count_drop(KILTER_DROP_HTTP2_FRAMING);
 	d->phase = HTTP2_RESYNC;
 	d->block_phase = 0;
@@ -652,6 +652,65 @@ __noinline int http2_turns(PAYLOAD_CTX *ctx, __u32 slot)
 }
 
 #ifndef PAYLOAD_FROM_MEMORY
+/* The owner of what is kept for this direction. */
+static __always_inline __u64 http2_owner(struct __sk_buff *skb, __u32 request)
+{
+	return bpf_get_socket_cookie(skb) << 1 | request;
+}
+
+/* What is kept for it, or NULL: nothing is, or not any more. */
+static __always_inline struct http2_ahead *http2_ahead_of(const struct http2_direction *d,
+							  __u64 owner)
+{
+	__u32 i = d->ahead - 1;
+	struct http2_ahead *a = d->ahead ? bpf_map_lookup_elem(&http2_aheads, &i) : NULL;
+
+	return a && a->owner == owner ? a : NULL;
+}
+
+/* A place for what begins at seq; 0: there is none. */
+static __noinline int http2_ahead_take(struct http2_direction *d, __u64 owner, __u32 seq)
+{
+	__u64 now = bpf_ktime_get_boot_ns();
+
+	for (__u32 i = 0; i < HTTP2_AHEADS; i++) {
+		__u32 key = i;
+		struct http2_ahead *a = bpf_map_lookup_elem(&http2_aheads, &key);
+		bool mine = false;
+
+		if (!a)
+			return 0;
+		bpf_spin_lock(&a->lock);
+		if (!a->owner || now - a->since_ns > HTTP2_AHEAD_NS) {
+			a->owner = owner;
+			a->since_ns = now;
+			a->seq = seq;
+			a->len = 0;
+			mine = true;
+		}
+		bpf_spin_unlock(&a->lock);
+		if (mine) {
+			d->ahead = i + 1;
+			return 1;
+		}
+	}
+	return 0;
+}
+
+static __noinline int http2_ahead_done(struct http2_direction *d, __u64 owner)
+{
+	struct http2_ahead *a = http2_ahead_of(d, owner);
+
+	d->ahead = 0;
+	if (!a)
+		return 0;
+	bpf_spin_lock(&a->lock);
+	if (a->owner == owner)
+		a->owner = 0;
+	bpf_spin_unlock(&a->lock);
+	return 0;
+}
+
 /*
  * A segment beyond a gap is kept, behind what is kept already, until the gap is closed. 0: there is
  * no room, or it is not the next: one gap at a time.
@@ -659,38 +718,23 @@ __noinline int http2_turns(PAYLOAD_CTX *ctx, __u32 slot)
 static __noinline int http2_keep(struct __sk_buff *skb, struct http2_direction *d, __u32 off,
 				 __u32 len, __u32 seq)
 {
-	struct http2_ahead *a = http2_ahead_of(d);
-	__u64 n = len;
+	__u64 n = len, owner = http2_owner(skb, d->request);
+	struct http2_ahead *a = http2_ahead_of(d, owner);
 	__u32 at;
 
-	for (__u32 i = 0; !a && i < HTTP2_AHEADS; i++) {
-		__u32 key = i;
-
-		a = bpf_map_lookup_elem(&http2_aheads, &key);
-		if (!a || a->busy) {
-			a = NULL;
-			continue;
-		}
-		add_to(a->busy, 1);
-		if (forgotten(a->busy) != 1) { /* see turn_try() */
-			add_to(a->busy, -1);
-			a = NULL;
-			continue;
-		}
-		d->ahead = i + 1;
-		a->seq = seq;
-		a->len = 0;
-	}
+	if (!a && http2_ahead_take(d, owner, seq))
+		a = http2_ahead_of(d, owner);
 	if (!a)
 		return 0;
 	at = seq - a->seq;
 	if (at < a->len && at + len <= a->len)
 		return 1; /* once more */
-	if (at != a->len || !n || n > HTTP2_AHEAD_BYTES / 2)
+	if (at != a->len || !n || n > HTTP2_AHEAD_ROOM)
 		return 0;
-	bound_length(n, HTTP2_AHEAD_BYTES / 2);
+	bound_length(n, HTTP2_AHEAD_ROOM);
 	barrier_var(at);
-	if (at > HTTP2_AHEAD_BYTES / 2 || bpf_skb_load_bytes(skb, off, &a->data[at], n))
+	if (at > HTTP2_AHEAD_BYTES - HTTP2_AHEAD_ROOM ||
+	    bpf_skb_load_bytes(skb, off, &a->data[at], n))
 		return 0;
 	a->len = at + n;
 	return 1;
@@ -721,20 +765,24 @@ static __always_inline void http2_read(PAYLOAD_CTX *ctx, struct http2_direction 
 	}
 }
 
+#ifndef PAYLOAD_FROM_MEMORY
 /* Is the gap closed? Then what was kept beyond it is to be read next, and true. */
-static __noinline int http2_ahead_begin(struct stream *st, struct http2_direction *d,
-					struct scratch *sc)
+static __noinline int http2_ahead_begin(struct __sk_buff *skb, struct stream *st,
+					struct http2_direction *d, struct scratch *sc)
 {
-	struct http2_ahead *a = http2_ahead_of(d);
+	__u64 owner = http2_owner(skb, d->request);
+	struct http2_ahead *a = http2_ahead_of(d, owner);
 	__u32 skip;
 
-	if (!a)
+	if (!a) {
+		http2_lose(d); /* it came so late that another has its place */
 		return 0;
+	}
 	skip = st->next_seq - a->seq;
 	if ((__s32)skip < 0)
 		return 0; /* not yet */
 	if (skip >= a->len) {
-		http2_ahead_release(d);
+		http2_ahead_done(d, owner);
 		return 0;
 	}
 	sc->off = skip;
@@ -743,6 +791,7 @@ static __noinline int http2_ahead_begin(struct stream *st, struct http2_directio
 	st->next_seq = a->seq + a->len;
 	return 1;
 }
+#endif
 
 /* While track of the answers is lost, those of all requests until now may go by. */
 static __always_inline void http2_doubt(struct http2 *h, const struct http2_direction *d,
@@ -802,10 +851,13 @@ static __always_inline void http2_segment(PAYLOAD_CTX *ctx, struct http2 *h, str
 	sc->request = request;
 	sc->ahead = 0;
 	http2_read(ctx, d, sc);
-	if (d->ahead && http2_ahead_begin(st, d, sc)) {
+#ifndef PAYLOAD_FROM_MEMORY
+	if (d->ahead && http2_ahead_begin(ctx, st, d, sc)) {
 		http2_read(ctx, d, sc);
-		http2_ahead_release(d);
+		if (d->ahead)
+			http2_ahead_done(d, http2_owner(ctx, request));
 	}
+#endif
 	http2_doubt(h, d, request);
 	scratch_release(sc);
 }
@@ -839,6 +891,7 @@ static __always_inline void http2_begin(const struct kilter_sock *s, const struc
 					struct http2_direction *d, bool request, __u32 before)
 {
 	d->begun = 1;
+	d->request = request;
 	d->phase = HTTP2_HEAD;
 	if (s->flags & SOCK_ADOPTED || st->flags & HTTP1_UNCERTAIN ||
 	    before >= (request ? HTTP2_PREFACE : 1)) {

@@ -940,8 +940,8 @@ static void connection_end(bool reset)
 			if (conn.http2->streams[i].id)
 				complain("a request never ends");
 	for (unsigned int i = 0; i < HTTP2_AHEADS; i++)
-		if (aheads[i] && aheads[i]->busy)
-			complain("what was kept is never given back");
+		if (aheads[i])
+			aheads[i]->owner = 0; /* as in HTTP2_AHEAD_NS */
 	if (conn.sock.protocol == KILTER_PROTO_HTTP2 && conn.opened != conn.results_count)
 		complain("as many requests as were opened");
 }

@@ -57,6 +57,7 @@ static void *storage_get(const void *map, uint64_t flags);
 #define bpf_map_lookup_elem(map, key)		map_lookup(map, key)
 #define bpf_map_update_elem(map, key, v, flags) map_update(map, key, v)
 #define bpf_sk_storage_get(map, sk, v, flags)	((void)(sk), storage_get(map, flags))
+#define bpf_get_socket_cookie(skb)		1
 #define bpf_ktime_get_boot_ns()			(++kernel.clock_ns)
 #define bpf_get_current_pid_tgid()		0
 #define bpf_get_current_cgroup_id()		0

@@ -96,7 +96,7 @@ int tokens_parse(const char *buf, size_t len, struct tokens *ret,
 	for (size_t at = 0; at < len;) {
 		const char *nl = memchr(buf + at, '\n', len - at);
 		size_t n = nl ? (size_t)(nl - buf) - at : len - at;
-		struct word words[WORDS_OF_LINE + 1];
+		struct word words[WORDS_OF_LINE + 1] = {{NULL, 0}};
 		unsigned int count = split(buf + at, n, words);
 		struct token row = {0};
 		const char *why = NULL;
