@@ -99,6 +99,7 @@ struct http2_direction {  /* written by that direction alone */
 	__u8 ahead;		   /* 1 + the index of what has overtaken a gap; 0: nothing has */
 	__u8 begun;		   /* the fields above say where it stands */
 	__u8 request;		   /* it is that of the requests */
+	__u8 pad[7];
 	char head[16];
 	char text[HPACK_TEXT_MAX];
 	__u64 table[HPACK_ENTRIES]; /* kind << 32 | value, at its number modulo the size */
