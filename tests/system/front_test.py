@@ -120,7 +120,8 @@ class Long(Front):
         types = [l.split()[2] for l in lines if l.startswith(b"# TYPE")]
         self.assertEqual(len(set(types)), len(types), "a family is there twice")
         for role in (b"server", b"client"):
-            self.assertEqual(sum(l.startswith(b"http_" + role + b"_request_duration_seconds_count{") for l in samples), SERIES // 2)
+            counts = [b"http_" + role + b"_request_duration_seconds_count{", b"rpc_" + role + b"_call_duration_seconds_count{"]
+            self.assertEqual(sum(l.startswith(tuple(counts)) for l in samples), SERIES // 2)
         self.assertIn(b'kilter_http_older_snapshots_total{path="/metrics"}', samples)
 
     def test_it_is_whole_in_every_form(self):
