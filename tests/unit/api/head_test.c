@@ -190,7 +190,7 @@ static void a_bearer_token_is_found_or_refused(void **state)
 		err = head_bearer(copy, len, &token, &n);
 		if (err != (cases[i].token ? 0 : -EINVAL))
 			fail_msg("\"%s\": %d", cases[i].value, err);
-		if (!err) {
+		if (cases[i].token) {
 			assert_int_equal(n, strlen(cases[i].token));
 			assert_memory_equal(token, cases[i].token, n);
 		}
