@@ -106,11 +106,16 @@ class Rights(kilter.Case):
     def test_both_deployments_grant_the_same(self):
         self.assertEqual(unit_rights(), daemonset_rights())
 
+    def tiers(self):
+        return {p["name"]: p["tier"] for p in self.daemon.json("/api/v1/status")["probes"]}
+
     def test_what_is_granted_is_enough(self):
+        self.daemon.start()
+        best = self.tiers()  # a kernel may refuse some to everybody
+        self.assertEqual(self.daemon.stop(), 0)
         self.start_with(unit_rights())
-        tiers = {p["name"]: p["tier"] for p in self.daemon.json("/api/v1/status")["probes"]}
-        self.assertGreater(len(tiers), 3)
-        self.assertEqual({n: t for n, t in tiers.items() if t != "full"}, {})
+        self.assertGreater(len(best), 3)
+        self.assertEqual(self.tiers(), best)
         self.assertEqual(self.daemon.stop(), 0)
 
     def test_without_the_rights_of_the_front_nothing_is_served(self):
