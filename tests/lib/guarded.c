@@ -277,9 +277,9 @@ struct kilter_guard_runtime counters(const struct dest *d)
 }
 
 /*
- * A test is told of one circuit and leaves nothing of it behind. The end of a connection may still be
- * under way on another CPU, in counters whose memory Linux gives to the next ones at once (from 6.1
- * on): it is to be over by then.
+ * A test is told of one circuit and leaves nothing of it behind. The end of a connection may still
+ * be under way on another CPU, in counters whose memory Linux gives to the next ones at once
+ * (from 6.1 on): it is to be over by then.
  */
 void forget(const struct dest *d)
 {
