@@ -2,7 +2,7 @@
 /*
  * ICMP errors that the kernel reports to a UDP socket: port, host or network unreachable. It tells
  * sockets that are connected, or have IP_RECVERR; of the others nobody hears. The tracepoint is
- * Linux 5.14 (kernel commit e6a3e4434000), sees every socket of the node, and so must leave early.
+ * Linux 5.14, sees every socket of the node, and so must leave early.
  */
 #include "vmlinux.h"
 

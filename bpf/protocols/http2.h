@@ -377,20 +377,16 @@ static __always_inline void hpack_field(const struct http2_run *r, __u64 entry)
 static __always_inline void hpack_begin(const struct http2_run *r)
 {
 	struct http2_direction *d = r->d;
-	__u8 c = byte_at(r->sc, r->sc->pos);
+	__u8 byte = byte_at(r->sc, r->sc->pos), c;
 	__u64 entry;
 
 	http2_take(r, 1);
 	if (!d->shift) {
-		d->kind = c; /* which of the four it is, until we know the name */
-		d->inserts = (c & 0xc0) == 0x40;
+		d->kind = byte; /* which of the four it is, until we know the name */
+		d->inserts = (byte & 0xc0) == 0x40;
 	}
 	c = d->kind;
-	if (!hpack_integer(d, byte_at(r->sc, r->sc->pos - 1),
-			   c & 0x80   ? 0x7f
-			   : c & 0x40 ? 0x3f
-			   : c & 0x20 ? 0x1f
-				      : 0x0f))
+	if (!hpack_integer(d, byte, c & 0x80 ? 0x7f : c & 0x40 ? 0x3f : c & 0x20 ? 0x1f : 0x0f))
 		return;
 	if ((c & 0xe0) == 0x20)
 		return; /* the table's size: see above */
@@ -681,7 +677,7 @@ static __noinline int http2_ahead_take(struct http2_direction *d, __u64 owner, _
 		if (!a)
 			return 0;
 		bpf_spin_lock(&a->lock);
-		if (!a->owner || now - a->since_ns > HTTP2_AHEAD_NS) {
+		if (!a->owner || a->owner == owner || now - a->since_ns > HTTP2_AHEAD_NS) {
 			a->owner = owner;
 			a->since_ns = now;
 			a->seq = seq;
@@ -722,6 +718,8 @@ static __noinline int http2_keep(struct __sk_buff *skb, struct http2_direction *
 	struct http2_ahead *a = http2_ahead_of(d, owner);
 	__u32 at;
 
+	if (!n || n > HTTP2_AHEAD_ROOM)
+		return 0;
 	if (!a && http2_ahead_take(d, owner, seq))
 		a = http2_ahead_of(d, owner);
 	if (!a)
@@ -729,7 +727,7 @@ static __noinline int http2_keep(struct __sk_buff *skb, struct http2_direction *
 	at = seq - a->seq;
 	if (at < a->len && at + len <= a->len)
 		return 1; /* once more */
-	if (at != a->len || !n || n > HTTP2_AHEAD_ROOM)
+	if (at != a->len)
 		return 0;
 	bound_length(n, HTTP2_AHEAD_ROOM);
 	barrier_var(at);
