@@ -164,7 +164,19 @@ work() { # COMMAND...: what runs curl
 	"$@" curl -s -o /dev/null "http://127.0.0.1/[1-20]"
 	for _ in 1 2 3; do "$@" curl -s -o /dev/null http://127.0.0.1:9/; done
 	turned=$((turned + 3))
-	agree 200 && reaches 30 $turned refused && [ "$(judged)" = "$health" ]
+	agree 200 && reaches 30 $turned refused && well
+}
+
+# Whether health is as it was; if not, says what was and what is.
+well() {
+	judged > /tmp/judged
+	echo "$health" | diff - /tmp/judged
+}
+
+healthy() {
+	echo "$health" | grep -q 'nginx.*state="healthy"' && return
+	echo "nginx is not healthy: $health"
+	return 1
 }
 
 # What the second CPU has counted is still there, once, when it is gone and when it is back.
@@ -172,7 +184,7 @@ unplugged() { # LABEL
 	cpu=/sys/devices/system/cpu
 	turned=$(refused) health=$(judged)
 	for pid in $(pidof nginx); do taskset -p 2 "$pid" > /dev/null; done # until that CPU goes
-	echo "$health" | grep -q 'nginx.*state="healthy"' && work taskset 2
+	healthy && work taskset 2
 	result "$1: a CPU alone counts what it serves and refuses" $?
 	echo 0 > $cpu/cpu1/online
 	[ "$(cat $cpu/online)" = 0 ] && work env

@@ -65,6 +65,7 @@ GUEST_SECONDS = 1200  # the tests inside: half of it on a machine that does noth
 BOOT_SECONDS = 90    # before and after them
 MEMORY_MIB = 1536
 CPUS = 2             # per-CPU maps want more than one, and one is unplugged
+REASON_LINES = 12    # of what a failed test said
 FEW_EVENTS = 20      # a mean of fewer is in brackets
 
 
@@ -259,6 +260,23 @@ def results(out, name):
     return tests, known, cases
 
 
+def reasons(out, name, failed):
+    """What a machine said when a test failed, few lines of it: of a BPF test what cmocka complains of, of another what was
+    printed last before its result. Who reads the log of a CI has nothing else."""
+    with open(os.path.join(out, f"{name}.out"), encoding="utf-8", errors="replace") as f:
+        lines = f.read().replace("\r", "").splitlines()
+    begin = 0
+    for end, line in enumerate(lines):
+        test = re.match(r"VM-TEST [\d.]+ (.*) \d+$", line)
+        if not test:
+            continue
+        if test[1] in failed:
+            yield test[1], ([l for at, l in enumerate(lines[begin:end], begin) if l.startswith("not ok") or
+                             (l.startswith("#") and any(b.startswith("not ok") for b in lines[max(begin, at - 4):at]))]
+                            or [l for l in lines[begin:end] if l.strip()][-REASON_LINES:])[:REASON_LINES]
+        begin = end + 1
+
+
 def one(tools, kernel, initramfs, out, name):
     best = KERNELS[name][3]
     tiers = ("full", "middle", "lower")  # of the audit: each one that is no better than the best
@@ -281,8 +299,9 @@ def one(tools, kernel, initramfs, out, name):
     good = code == 0 and not failed
     print(f"{'ok  ' if good else 'FAIL'} {name:9} {release:32} {cases:3} cases {seconds:4.0f} s", flush=True)
     if not good:
+        why = dict(reasons(out, name, failed))
         for t in failed:
-            print(f"     failed: {t}")
+            print("\n       ".join([f"     failed: {t}", *why.get(t, ())]))
         if code != 0 and not failed:
             print(f"     ended early: status {code}")
         print(f"     console: {os.path.join(out, name + '.log')}, output: {os.path.join(out, name + '.out')}", flush=True)
