@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include <kilter/series.h>
 
@@ -270,6 +271,7 @@ void guard_free(struct guard **gp)
 	table_done(&g->circuits);
 	table_done(&g->keys);
 	table_done(&g->destinations);
+	sync_done(&g->sync);
 	free(g);
 	*gp = NULL;
 }
@@ -340,6 +342,7 @@ void guard_tick(struct guard *g, struct model *m, uint64_t boot_ns, uint64_t rea
 
 	g->now_ns = boot_ns;
 	g->real_ns = real_ns;
+	sync_bury(&g->sync, clock_boot_ns());
 	guard_switch_look(g);
 	look_at_names(g);
 	model_each_edge(m, guard_on_edge, g);
@@ -487,10 +490,15 @@ static bool keep_none(void *ctx, const struct kilter_circuit_key *key)
 
 void guard_release_all(struct guard *g)
 {
+	static const struct timespec grace = {.tv_nsec = SYNC_GRACE_NS};
 	struct kernel_key *k;
 	uint32_t pos = 0;
 
-	sync_sweep(&g->sync, keep_none, NULL);
+	/* The policies, and when no outcome is under way in their counters any more, those. */
+	if (sync_sweep(&g->sync, keep_none, NULL)) {
+		nanosleep(&grace, NULL);
+		sync_sweep(&g->sync, keep_none, NULL);
+	}
 	while ((k = table_next(&g->keys, &pos)))
 		k->told = k->counts = false;
 }

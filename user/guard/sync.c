@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -118,17 +119,52 @@ int sync_make_runtime(struct sync *s, const struct kilter_circuit_key *key)
 	return count_error(s, -errno);
 }
 
+static int remove_key(struct sync *s, int fd, const struct kilter_circuit_key *key)
+{
+	if (!bpf_map_delete_elem(fd, key) || errno == ENOENT)
+		return 0;
+	s->write_errors++;
+	return -errno;
+}
+
 int sync_remove(struct sync *s, const struct kilter_circuit_key *key)
 {
-	int err = 0;
+	int err = remove_key(s, s->maps.policy_fd, key);
 
-	if (bpf_map_delete_elem(s->maps.policy_fd, key) && errno != ENOENT)
-		err = -errno;
-	if (bpf_map_delete_elem(s->maps.runtime_fd, key) && errno != ENOENT)
-		err = -errno;
 	if (err)
-		s->write_errors++;
-	return err;
+		return err;
+	if (s->gone_count == s->gone_room) {
+		unsigned int room = s->gone_room ? 2 * s->gone_room : 16;
+		struct kilter_circuit_key *more = reallocarray(s->gone, room, sizeof(*more));
+
+		if (!more)
+			return 0; /* sync_sweep() finds it */
+		s->gone = more;
+		s->gone_room = room;
+	}
+	s->gone[s->gone_count++] = *key;
+	s->gone_ns = clock_boot_ns();
+	return 0;
+}
+
+void sync_bury(struct sync *s, uint64_t now_ns)
+{
+	struct kilter_guard_policy p;
+
+	if (!s->gone_count || now_ns < s->gone_ns + SYNC_GRACE_NS)
+		return;
+	for (unsigned int i = 0; i < s->gone_count; i++)
+		if (sync_policy(s, &s->gone[i], &p) == -ENOENT) /* not told again meanwhile */
+			remove_key(s, s->maps.runtime_fd, &s->gone[i]);
+	s->gone_count = 0;
+}
+
+void sync_done(struct sync *s)
+{
+	free(s->gone);
+	s->gone = NULL;
+	s->gone_count = 0;
+	s->gone_room = 0;
 }
 
 int sync_policy(struct sync *s, const struct kilter_circuit_key *key,
@@ -162,7 +198,7 @@ unsigned int sync_sweep(struct sync *s,
 	const int fds[] = {s->maps.policy_fd, s->maps.runtime_fd};
 	unsigned int removed = 0;
 
-	for (unsigned int m = 0; m < 2; m++) {
+	for (unsigned int m = 0; m < 2 && !removed; m++) {
 		_cleanup_free_ struct kilter_circuit_key *keys = NULL;
 		unsigned int n = 0;
 
@@ -171,7 +207,7 @@ unsigned int sync_sweep(struct sync *s,
 			continue;
 		}
 		for (unsigned int i = 0; i < n; i++)
-			if (!keep(ctx, &keys[i]) && !sync_remove(s, &keys[i]))
+			if (!keep(ctx, &keys[i]) && !remove_key(s, fds[m], &keys[i]))
 				removed++;
 	}
 	return removed;

@@ -21,15 +21,19 @@
 
 struct sync {
 	struct guard_maps maps;
-	uint64_t generation;   /* the last one given out */
-	uint64_t write_errors; /* but for a full map */
-	uint64_t full;	       /* writes that found no room */
-	uint64_t state_errors; /* of the state file */
-	bool released;	       /* in the state file: by hand, everything */
+	uint64_t generation;		 /* the last one given out */
+	uint64_t write_errors;		 /* but for a full map */
+	uint64_t full;			 /* writes that found no room */
+	uint64_t state_errors;		 /* of the state file */
+	bool released;			 /* in the state file: by hand, everything */
+	struct kilter_circuit_key *gone; /* owned: without a policy, their counters still there */
+	unsigned int gone_count, gone_room;
+	uint64_t gone_ns; /* CLOCK_BOOTTIME when the last of them came */
 };
 
 /* Finds the highest generation that the kernel has heard of. maps are borrowed. */
 int sync_init(struct sync *s, const struct guard_maps *maps);
+void sync_done(struct sync *s);
 /* Strictly increasing, also over restarts: a late outcome of an old one can never count. */
 uint64_t sync_next_generation(struct sync *s);
 /* Whole values. -E2BIG: no room (counted); try again later. */
@@ -37,8 +41,15 @@ int sync_write(struct sync *s, const struct kilter_circuit_key *key,
 	       const struct kilter_guard_policy *p);
 /* The counters of key, all zero, unless they are there. -E2BIG as above. */
 int sync_make_runtime(struct sync *s, const struct kilter_circuit_key *key);
-/* The policy first: what has none is not counted any more. */
+/*
+ * The policy: what has none is not counted any more. The counters are left to sync_bury(): an
+ * outcome may still be under way in them, and Linux gives their memory to the next ones at once
+ * (from 6.1 on), which would make their lock anew under it.
+ */
 int sync_remove(struct sync *s, const struct kilter_circuit_key *key);
+/* Removes the counters of what was removed, if that is SYNC_GRACE_NS ago. */
+void sync_bury(struct sync *s, uint64_t now_ns);
+#define SYNC_GRACE_NS 100000000ull /* an outcome takes microseconds */
 /* -ENOENT: the kernel has none (yet). */
 int sync_policy(struct sync *s, const struct kilter_circuit_key *key,
 		struct kilter_guard_policy *ret);
@@ -51,7 +62,8 @@ void sync_disarm(struct sync *s, bool (*keep)(void *ctx, const struct kilter_cir
 /* Of enum kilter_guard_switch. */
 int sync_switch(struct sync *s, uint32_t which, uint32_t value);
 int sync_switch_read(struct sync *s, uint32_t which, uint32_t *ret);
-/* Removes every entry of both maps that keep() does not want; returns how many. */
+/* Removes every policy that keep() does not want, and when there was none, every entry of the
+ * counters; returns how many. */
 unsigned int sync_sweep(struct sync *s,
 			bool (*keep)(void *ctx, const struct kilter_circuit_key *key), void *ctx);
 
