@@ -103,7 +103,7 @@ guard_counters(const struct kilter_circuit_key *key)
 
 	if (rt)
 		return rt;
-	bpf_map_update_elem(&guard_runtime, key, zero, BPF_NOEXIST);
+	map_insert(&guard_runtime, key, zero);
 	rt = bpf_map_lookup_elem(&guard_runtime, key);
 	if (!rt)
 		count_drop(KILTER_DROP_CIRCUITS_FULL);

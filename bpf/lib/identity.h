@@ -48,17 +48,17 @@ static __always_inline __u32 intern_workload(struct kilter_workload *w)
 
 	for (int i = 0; i < KILTER_INTERN_PROBES; i++, id++) {
 		const struct kilter_workload *known;
-		long err;
+		int err;
 
 		if (!id)
 			id = 1;
 		known = bpf_map_lookup_elem(&workloads, &id);
 		if (!known) {
 			w->first_seen_ns = bpf_ktime_get_boot_ns();
-			err = bpf_map_update_elem(&workloads, &id, w, BPF_NOEXIST);
+			err = map_insert(&workloads, &id, w);
 			if (!err)
 				return id;
-			if (err != -17 /* EEXIST: another CPU was faster */) {
+			if (err != MAP_TAKEN) {
 				count_drop(KILTER_DROP_WORKLOADS_FULL);
 				return 0;
 			}
@@ -101,16 +101,16 @@ static __always_inline __u32 intern_peer(const struct kilter_peer *p)
 
 	for (int i = 0; i < KILTER_INTERN_PROBES; i++, id++) {
 		const struct kilter_peer *known;
-		long err;
+		int err;
 
 		if (!id)
 			id = 1;
 		known = bpf_map_lookup_elem(&peers, &id);
 		if (!known) {
-			err = bpf_map_update_elem(&peers, &id, p, BPF_NOEXIST);
+			err = map_insert(&peers, &id, p);
 			if (!err)
 				return id;
-			if (err != -17 /* EEXIST */) {
+			if (err != MAP_TAKEN) {
 				count_drop(KILTER_DROP_PEERS_FULL);
 				return 0;
 			}

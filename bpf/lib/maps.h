@@ -77,6 +77,38 @@ static __always_inline void count_drop(enum kilter_drop reason)
 		__sync_fetch_and_add(n, 1); /* a softirq may interrupt us on this CPU */
 }
 
+enum {
+	MAP_TAKEN = -17, /* EEXIST */
+};
+
+/*
+ * A new element of a hash: 0, MAP_TAKEN if another CPU was faster, or that there was no room, of
+ * the map or of memory. An int: before Linux 6.4 a map's function returns one, the verifier calls
+ * it directly, and what the upper half of the register then has is anyone's guess: the helper's
+ * long was 4294967279 and no -17 (iovisor/bcc#4571).
+ */
+static __always_inline int map_insert(void *map, const void *key, const void *value)
+{
+	return (int)bpf_map_update_elem(map, key, value, BPF_NOEXIST);
+}
+
+/* *ret_made: it is `fresh`, and counts one socket. NULL: no room, counted. */
+static __always_inline struct kilter_listener *
+listener_get_or_create(const struct kilter_listener_key *key, const struct kilter_listener *fresh,
+		       bool *ret_made)
+{
+	struct kilter_listener *l = bpf_map_lookup_elem(&listeners, key);
+
+	*ret_made = false;
+	if (l)
+		return l;
+	*ret_made = !map_insert(&listeners, key, fresh);
+	l = bpf_map_lookup_elem(&listeners, key);
+	if (!l && !*ret_made)
+		count_drop(KILTER_DROP_LISTENERS_FULL);
+	return l;
+}
+
 /* Counters of one series are spread over this many CPUs' worth of entries. A power of two. */
 const volatile __u32 shard_mask = 0;
 

@@ -45,15 +45,18 @@ static __noinline __u32 route_learn(__u32 id, __u32 workload, struct scratch *sc
 {
 	__u32 zero = 0, one = 1, *count;
 	struct kilter_route *r;
+	int err;
 
 	if (!sc)
 		return 0;
 	count = bpf_map_lookup_elem(&route_counts, &workload);
 	if (!count) {
-		bpf_map_update_elem(&route_counts, &workload, &zero, BPF_NOEXIST);
+		map_insert(&route_counts, &workload, &zero);
 		count = bpf_map_lookup_elem(&route_counts, &workload);
-		if (!count)
+		if (!count) {
+			count_drop(KILTER_DROP_ROUTES_FULL);
 			return 0;
+		}
 	}
 	if (*count >= routes_per_workload) {
 		count_drop(KILTER_DROP_ROUTES_LIMIT);
@@ -75,7 +78,10 @@ static __noinline __u32 route_learn(__u32 id, __u32 workload, struct scratch *sc
 			w &= (1ull << 8 * (len - i)) - 1;
 		__builtin_memcpy(r->path + i, &w, sizeof(w));
 	}
-	if (bpf_map_update_elem(&routes, &id, r, BPF_NOEXIST) == -7 /* E2BIG */) {
+	err = map_insert(&routes, &id, r);
+	if (err == MAP_TAKEN)
+		return id;
+	if (err) {
 		count_drop(KILTER_DROP_ROUTES_FULL);
 		return 0;
 	}

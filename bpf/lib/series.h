@@ -26,7 +26,7 @@ static __always_inline struct kilter_series *series_find(struct kilter_series_ke
 	}
 	if (v)
 		return v;
-	bpf_map_update_elem(&series, key, &zero, BPF_NOEXIST);
+	map_insert(&series, key, &zero);
 	v = bpf_map_lookup_elem(&series, key);
 	if (v) {
 		if (!v->created_ns)

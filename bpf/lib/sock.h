@@ -225,7 +225,7 @@ static __always_inline struct kilter_conn *sock_conn(const struct kilter_sock *s
 	}
 	if (c)
 		return c;
-	bpf_map_update_elem(&conns, &key, &zero, BPF_NOEXIST);
+	map_insert(&conns, &key, &zero);
 	c = bpf_map_lookup_elem(&conns, &key);
 	if (!c) {
 		count_drop(KILTER_DROP_CONNS_FULL);

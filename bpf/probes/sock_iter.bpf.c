@@ -111,17 +111,13 @@ static __always_inline void listener_refresh(const struct kilter_sock *s, __u32 
 {
 	struct kilter_listener_key key = {.workload = s->workload, .peer = s->peer};
 	struct kilter_listener fresh = {.sockets = 1}, *l;
+	bool made;
 
-	l = bpf_map_lookup_elem(&listeners, &key);
-	if (l && adopted)
+	l = listener_get_or_create(&key, &fresh, &made);
+	if (!l)
+		return;
+	if (adopted && !made)
 		add_to(l->sockets, 1);
-	if (!l) {
-		if (bpf_map_update_elem(&listeners, &key, &fresh, BPF_NOEXIST) == -7 /* E2BIG */)
-			count_drop(KILTER_DROP_LISTENERS_FULL);
-		l = bpf_map_lookup_elem(&listeners, &key);
-		if (!l)
-			return;
-	}
 	l->queue_length = queue_length;
 	l->queue_limit = queue_limit;
 	l->updated_ns = bpf_ktime_get_boot_ns();
@@ -176,7 +172,8 @@ int adopt_listeners(struct bpf_iter__task_file *ctx)
 	if (!sk || sk->__sk_common.skc_state != BPF_TCP_LISTEN)
 		return 0;
 	at = listen_port_of(sk);
-	bpf_map_update_elem(&listen_ports, &at, &one, BPF_ANY);
+	if (map_insert(&listen_ports, &at, &one) && !bpf_map_lookup_elem(&listen_ports, &at))
+		count_drop(KILTER_DROP_LISTENERS_FULL);
 	if (!sock_observed(sk))
 		return 0;
 	s = owned_by(task, sk);

@@ -99,7 +99,7 @@ static __always_inline void count_error(const struct task_state *t, __u32 err)
 	struct kilter_syscall_error_key key = {.workload = t->workload, .nr = t->nr, .err = err};
 	__u64 one = 1, *n = bpf_map_lookup_elem(&syscall_errors, &key);
 
-	if (!n && bpf_map_update_elem(&syscall_errors, &key, &one, BPF_NOEXIST)) {
+	if (!n && map_insert(&syscall_errors, &key, &one)) {
 		n = bpf_map_lookup_elem(&syscall_errors, &key);
 		if (!n)
 			count_drop(KILTER_DROP_SYSCALL_ERRORS_FULL);
@@ -123,7 +123,7 @@ static __always_inline void left(struct task_state *t, long ret)
 	key.nr = t->nr;
 	v = bpf_map_lookup_elem(&syscalls, &key);
 	if (!v) {
-		bpf_map_update_elem(&syscalls, &key, &zero, BPF_NOEXIST);
+		map_insert(&syscalls, &key, &zero);
 		v = bpf_map_lookup_elem(&syscalls, &key);
 		if (!v) {
 			count_drop(KILTER_DROP_SYSCALLS_FULL);
@@ -181,7 +181,7 @@ int BPF_PROG(syscall_enter_by_thread, struct pt_regs *regs, long nr)
 		return 0;
 	t = bpf_map_lookup_elem(&syscall_threads, &thread);
 	if (!t) {
-		bpf_map_update_elem(&syscall_threads, &thread, &zero, BPF_NOEXIST);
+		map_insert(&syscall_threads, &thread, &zero);
 		t = bpf_map_lookup_elem(&syscall_threads, &thread);
 	}
 	if (t)

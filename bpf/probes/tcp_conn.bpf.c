@@ -175,6 +175,7 @@ static __noinline int on_listen(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
 	struct kilter_listener fresh = {.sockets = 1}, *l;
 	struct kilter_peer at;
 	struct tcp_sock *tp;
+	bool made;
 
 	if (!s)
 		return 0;
@@ -189,11 +190,9 @@ static __noinline int on_listen(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
 	tp = bpf_skc_to_tcp_sock(sk);
 	if (tp)
 		fresh.queue_limit = tp->inet_conn.icsk_inet.sk.sk_max_ack_backlog;
-	l = bpf_map_lookup_elem(&listeners, &key);
-	if (l)
+	l = listener_get_or_create(&key, &fresh, &made);
+	if (l && !made)
 		add_to(l->sockets, 1);
-	else if (bpf_map_update_elem(&listeners, &key, &fresh, BPF_NOEXIST) == -7 /* E2BIG */)
-		count_drop(KILTER_DROP_LISTENERS_FULL);
 	if (ctx->family == AF_INET6) {
 		__u32 addr[4] = {ctx->local_ip6[0], ctx->local_ip6[1], ctx->local_ip6[2],
 				 ctx->local_ip6[3]};

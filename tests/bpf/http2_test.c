@@ -79,16 +79,7 @@ static struct {
 
 static __u64 dropped_ever(__u32 reason)
 {
-	int cpus = libbpf_num_possible_cpus();
-	__u64 *n = calloc(cpus, sizeof(*n)), sum = 0;
-
-	assert_non_null(n);
-	assert_int_equal(
-	    bpf_map_lookup_elem(bpf_map__fd(t.programs.request->maps.drops), &reason, n), 0);
-	for (int i = 0; i < cpus; i++)
-		sum += n[i];
-	free(n);
-	return sum;
+	return drops_read(bpf_map__fd(t.programs.request->maps.drops), reason);
 }
 
 static __u64 dropped(enum kilter_drop reason)

@@ -20,6 +20,8 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 
+#include <kilter/drops.h>
+#include <kilter/limits.h>
 #include <kilter/series.h>
 
 #include "pair.h"
@@ -315,6 +317,22 @@ static void a_closed_listener_leaves_no_row(void **state)
 	assert_int_equal(bpf_map_get_next_key(fd, NULL, &key), -ENOENT);
 }
 
+/* The others are of nobody. */
+static void a_listener_without_a_row_is_counted(void **state)
+{
+	int fd = bpf_map__fd(t.programs.tcp->maps.listeners);
+	int drops = bpf_map__fd(t.programs.tcp->maps.drops);
+	struct kilter_listener_key key = {0};
+	struct kilter_listener l = {0};
+	__u64 before = drops_read(drops, KILTER_DROP_LISTENERS_FULL);
+
+	(void)state;
+	for (key.peer = 1; key.peer <= KILTER_LISTENERS_MAX; key.peer++)
+		assert_int_equal(bpf_map_update_elem(fd, &key, &l, BPF_NOEXIST), 0);
+	assert_int_equal(pair_listen(&t.pair, PAIR_V4, BACKLOG), 0);
+	assert_int_equal(drops_read(drops, KILTER_DROP_LISTENERS_FULL), before + 1);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 static int run(const char *name)
@@ -327,6 +345,7 @@ static int run(const char *name)
 	    TEST(a_connect_without_a_local_port_is_a_failure),
 	    TEST(a_connect_that_nobody_answers_is_timed_out),
 	    TEST(a_closed_listener_leaves_no_row),
+	    TEST(a_listener_without_a_row_is_counted),
 	    TEST(an_accept_queue_that_nobody_empties_is_seen),
 	};
 

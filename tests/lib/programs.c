@@ -216,6 +216,19 @@ void programs_clear(struct programs *p)
 		map_clear(bpf_map__fd(p->iter->maps.listen_ports));
 }
 
+__u64 drops_read(int fd, __u32 reason)
+{
+	int cpus = libbpf_num_possible_cpus();
+	__u64 *n = calloc((size_t)cpus, sizeof(*n)), sum = 0;
+
+	assert_non_null(n);
+	assert_int_equal(bpf_map_lookup_elem(fd, &reason, n), 0);
+	for (int i = 0; i < cpus; i++)
+		sum += n[i];
+	free(n);
+	return sum;
+}
+
 void programs_conns(const struct programs *p, struct kilter_conn ret[3])
 {
 	int fd = bpf_map__fd(p->tcp->maps.conns);

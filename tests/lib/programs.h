@@ -58,6 +58,10 @@ void programs_clear(struct programs *p);
 /* The sums of all connection series, by enum kilter_role. */
 void programs_conns(const struct programs *p, struct kilter_conn ret[3]);
 
+/* How often enum kilter_drop `reason` was counted since the objects were loaded; fd is of the map
+ * "drops". */
+__u64 drops_read(int fd, __u32 reason);
+
 void map_clear(int fd);
 
 #endif

@@ -39,6 +39,10 @@ FNR == 1 { comment = 0 }
 		printf "%s:%d: %s() is not used here: %s\n", FILENAME, FNR, name, use[name]
 		bad = 1
 	}
+	if (FILENAME ~ /(^|\/)bpf\// && FILENAME !~ /tests\/bpf\/|bpf\/lib\/maps\.h$/ && match(line, /bpf_map_update_elem[ \t]*\(/)) {
+		printf "%s:%d: map_insert() takes its place: its error is an int on every kernel\n", FILENAME, FNR
+		bad = 1
+	}
 	# Only the log, the command line and the mains write to the terminal.
 	if (FILENAME ~ /user\/[a-z]+\// && FILENAME !~ /user\/(cli\/|core\/log)/ &&
 	    match(line, /(^|[^A-Za-z0-9_])(printf|puts|perror)[ \t]*\(/)) {

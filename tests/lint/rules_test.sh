@@ -28,6 +28,7 @@ refuses layers samples/layers/user/guard/right.c 'right.c:3: guard may not inclu
 passes layers samples/layers/user/guard/left.c
 refuses banned samples/banned/strcpy.c 'strcpy.c:6: strcpy() is not used here'
 refuses banned samples/banned/atoi.c 'atoi.c:6: atoi() is not used here'
+refuses banned samples/banned/bpf/update.c 'update.c:7: map_insert() takes its place'
 passes banned samples/banned/comment.c
 refuses spdx samples/spdx/none.c "licence is ''"
 passes spdx samples/spdx/apache.c
