@@ -43,6 +43,12 @@ def peak(pid):
         return 1024 * int(re.search(r"^VmHWM:\s+(\d+)", f.read(), re.M).group(1))
 
 
+def on_cpu(pid):
+    """ns; of its one thread."""
+    with open(f"/proc/{pid}/schedstat", encoding="ascii") as f:
+        return int(f.read().split()[0])
+
+
 def slab():
     """What the kernel's objects take, sockets and their storage among them."""
     with open("/proc/meminfo", encoding="ascii") as f:
@@ -97,15 +103,17 @@ class Scale:
             found.append(1000 * self.sample("kilter_tick_duration_seconds"))
         return statistics.median(found)
 
-    def scrape(self):
-        began = time.monotonic()
+    def scrape(self, front):
+        """samples: what Prometheus calls series, a line each."""
+        used, began = sum(map(on_cpu, front)), time.monotonic()
         body = self.text()
-        return {"scrape_ms": 1000 * (time.monotonic() - began), "scrape_bytes": len(body),
+        took, used = time.monotonic() - began, sum(map(on_cpu, front)) - used
+        return {"scrape_ms": 1000 * took, "front_ms": used / 1e6, "scrape_bytes": len(body),
                 "scrape_gzip_bytes": len(gzip.compress(body, 6)), "samples": body.count(b"\n") - body.count(b"\n#")}
 
     def figures(self):
         agent, *front = kilter.family(self.daemon.process.pid)
-        return {"tick_ms": self.ticks(), **self.scrape(), "agent_bytes": resident(agent),
+        return {"tick_ms": self.ticks(), **self.scrape(front), "agent_bytes": resident(agent),
                 "front_bytes": sum(resident(p) for p in front), "front_peak_bytes": sum(peak(p) for p in front),
                 "map_bytes": self.sample("kilter_map_memory_bytes"), "dropped": self.lost()}
 
@@ -193,6 +201,7 @@ def table(rows, first, columns):
 
 def show(result):
     common = (("tick, ms", lambda r: f"{r['tick_ms']:.1f}"), ("scrape, ms", lambda r: f"{r['scrape_ms']:.0f}"),
+              ("its lines", lambda r: f"{r['samples']}"), ("CPU ms/100,000", lambda r: f"{1e5 * r['front_ms'] / r['samples']:.0f}"),
               ("scrape, MiB", lambda r: f"{r['scrape_bytes'] / MIB:.2f}"),
               ("gzip, MiB", lambda r: f"{r['scrape_gzip_bytes'] / MIB:.2f}"),
               ("agent, MiB", lambda r: f"{r['agent_bytes'] / MIB:.1f}"), ("front, MiB", lambda r: f"{r['front_bytes'] / MIB:.1f}"),

@@ -61,7 +61,7 @@ BUILD = ("libc6-dev", "libgcc-12-dev", "libbpf-dev", "libelf-dev", "libmicrohttp
          "libseccomp-dev", "libcap-dev", "libnghttp2-dev", "libprotobuf-c-dev", "zlib1g-dev", "libcmocka-dev")
 LIBRARIES = r"libbpf1|libmicrohttpd12(t64)?|libjansson4|libyaml-0-2|libseccomp2|libcap2|libnghttp2-14|libprotobuf-c1|libcmocka0"
 PROGRAMS = ("nginx", "curl", "busybox-static")
-GUEST_SECONDS = 1200  # the tests inside: half of it on a machine that does nothing else
+GUEST_SECONDS = 2400  # the tests inside: half of it, beside another machine, for the slowest
 BOOT_SECONDS = 90    # before and after them
 MEMORY_MIB = 1536
 CPUS = 2             # per-CPU maps want more than one, and one is unplugged
