@@ -98,6 +98,12 @@ static __always_inline void listener_poll(struct bpf_sock *sk, const struct segm
 		add_to(l->overflows, 1);
 }
 
+static __always_inline bool is_parsed(__u8 protocol)
+{
+	return protocol == KILTER_PROTO_HTTP2 || protocol == KILTER_PROTO_UNKNOWN ||
+	       protocol == KILTER_PROTO_HTTP1;
+}
+
 static __always_inline void segment_seen(struct __sk_buff *skb, bool ingress)
 {
 	struct bpf_sock *sk = skb->sk;
@@ -145,16 +151,14 @@ static __always_inline void segment_seen(struct __sk_buff *skb, bool ingress)
 			add_to(c->resets_out, 1);
 		return;
 	}
+	if (ingress && is_parsed(s->protocol))
+		turned = turn_take(skb, sk, s);
 	if (seg.off < seg.end) {
 		struct stream *st = request ? &s->request : &s->response;
+		/* Whoever had the turn before us may have found out what it is. */
 		bool http2 = s->protocol == KILTER_PROTO_HTTP2;
-		bool parse = http2 || s->protocol == KILTER_PROTO_UNKNOWN ||
-			     s->protocol == KILTER_PROTO_HTTP1;
+		bool parse = (!ingress || turned) && is_parsed(s->protocol);
 
-		if (parse && ingress) {
-			turned = turn_take(skb, sk, s);
-			parse = turned;
-		}
 		if (ingress && !(s->flags & SOCK_HAD_DATA))
 			s->flags |= SOCK_HAD_DATA;
 		st->packets++;
@@ -173,7 +177,7 @@ static __always_inline void segment_seen(struct __sk_buff *skb, bool ingress)
 					    tp->bytes_received, tp->bytes_acked);
 		}
 	}
-	if ((seg.flags & TH_FIN) && s->protocol == KILTER_PROTO_HTTP1)
+	if ((seg.flags & TH_FIN) && (!ingress || turned) && s->protocol == KILTER_PROTO_HTTP1)
 		http1_fin(sk, s, request);
 	if (turned)
 		turn_end(s);
