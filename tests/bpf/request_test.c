@@ -672,6 +672,21 @@ static void a_turn_that_never_ends_is_not_waited_for(void **state)
 	assert_int_equal(dropped(KILTER_DROP_HTTP1_BUSY), 1);
 }
 
+/* It says how long the body was, and so has to come after it. */
+static void an_end_waits_for_its_turn(void **state)
+{
+	__u64 before = dropped(KILTER_DROP_HTTP1_BUSY);
+
+	(void)state;
+	open_pair();
+	ask(GET);
+	answer("HTTP/1.0 200 OK\r\n\r\nto the end");
+	hold_turn(t.pair.client, 1);
+	finish(true);
+	assert_int_equal(dropped(KILTER_DROP_HTTP1_BUSY), before + 1);
+	EXPECT_ROLE(KILTER_ROLE_SERVER, ROW(GET, 200, 0, 1));
+}
+
 /*
  * Loss without a queueing discipline, which not every kernel has: a program beside ours drops
  * one larger segment in sixteen on its way in. Ours has seen it then (every program of a
@@ -752,6 +767,7 @@ static int run(const char *name)
 	    TEST(an_unasked_response_is_not_counted),
 	    TEST(nothing_was_dropped),
 	    TEST(a_turn_that_never_ends_is_not_waited_for),
+	    TEST(an_end_waits_for_its_turn),
 	    TEST(loss_and_retransmission_do_not_change_counts),
 	};
 
