@@ -39,7 +39,8 @@
 #define add_to(counter, n)   ((counter) += (n))
 
 enum {
-	LIBBPF_PIN_BY_NAME = 1
+	LIBBPF_PIN_BY_NAME = 1,
+	MAP_TAKEN = -17, /* EEXIST */
 };
 
 static struct {
@@ -56,6 +57,7 @@ static void *storage_get(const void *map, uint64_t flags);
 
 #define bpf_map_lookup_elem(map, key)		map_lookup(map, key)
 #define bpf_map_update_elem(map, key, v, flags) map_update(map, key, v)
+#define map_insert(map, key, v)			map_update(map, key, v)
 #define bpf_sk_storage_get(map, sk, v, flags)	((void)(sk), storage_get(map, flags))
 #define bpf_get_socket_cookie(skb)		1
 #define bpf_ktime_get_boot_ns()			(++kernel.clock_ns)
