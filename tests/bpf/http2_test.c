@@ -27,15 +27,14 @@
 #include "pair.h"
 #include "programs.h"
 #include "request.skel.h"
+#include "tally.h"
 #include "tcp_conn.skel.h"
 
 #include <cmocka.h>
 
-#define TALLIES_MAX	64
-#define SETTLE_ATTEMPTS 5000 /* of 1 ms, before a connection's end is held to be lost */
-#define MIB		(1u << 20)
-#define STREAMS		128 /* HTTP2_STREAMS of bpf/lib/http2_streams.h */
-#define ENTRIES		128 /* HPACK_ENTRIES there */
+#define MIB	(1u << 20)
+#define STREAMS 128 /* HTTP2_STREAMS of bpf/lib/http2_streams.h */
+#define ENTRIES 128 /* HPACK_ENTRIES there */
 
 #define END_STREAM    0x01
 #define END_HEADERS   0x04
@@ -56,12 +55,6 @@ enum {
 	OF_AN_EXTENSION = 0xee,
 };
 
-struct tally {
-	__u16 status;
-	__u8 role, method, error, protocol;
-	__u64 count;
-};
-
 struct bytes {
 	size_t len;
 	char data[2 * MIB];
@@ -69,8 +62,6 @@ struct bytes {
 
 static struct {
 	struct programs programs;
-	struct tally tallies[TALLIES_MAX];
-	unsigned int tallies_count;
 	struct kilter_conn conn[3]; /* by role */
 	struct pair pair;
 	struct bytes out;
@@ -120,57 +111,11 @@ static int teardown(void **state)
 	return 0;
 }
 
-static void read_series(void)
-{
-	int fd = bpf_map__fd(t.programs.request->maps.series);
-	struct kilter_series_key key, *prev = NULL;
-
-	t.tallies_count = 0;
-	while (!bpf_map_get_next_key(fd, prev, &key)) {
-		struct kilter_series v;
-		struct tally *at = NULL;
-
-		prev = &key;
-		assert_int_equal(bpf_map_lookup_elem(fd, &key, &v), 0);
-		for (unsigned int i = 0; i < t.tallies_count && !at; i++) {
-			struct tally *x = &t.tallies[i];
-
-			if (x->role == key.role && x->status == key.status &&
-			    x->method == key.method && x->error == key.error &&
-			    x->protocol == key.protocol)
-				at = x;
-		}
-		if (!at) {
-			assert_true(t.tallies_count < TALLIES_MAX);
-			at = &t.tallies[t.tallies_count++];
-			*at = (struct tally){key.status, key.role,     key.method,
-					     key.error,	 key.protocol, 0};
-		}
-		for (int i = 0; i < KILTER_CLASSIC_BUCKETS; i++)
-			at->count += v.classic[i];
-	}
-}
-
-static bool all_closed(void)
-{
-	programs_conns(&t.programs, t.conn);
-	for (int role = KILTER_ROLE_SERVER; role <= KILTER_ROLE_CLIENT; role++)
-		if (t.conn[role].closed != t.conn[role].opened + t.conn[role].adopted)
-			return false;
-	return true;
-}
-
 /* Waits until the kernel has told of the end of all sockets. */
 static void settle(void)
 {
-	bool closed = all_closed();
-
-	for (int i = 0; i < SETTLE_ATTEMPTS && !closed; i++) {
-		usleep(1000);
-		closed = all_closed();
-	}
-	assert_true(closed);
-	read_series();
+	programs_settle(&t.programs, t.conn);
+	tallies_read(bpf_map__fd(t.programs.request->maps.series));
 }
 
 static void finish(bool server_first)
@@ -179,66 +124,12 @@ static void finish(bool server_first)
 	settle();
 }
 
-/* Exactly these counts of one role, and no others. */
-static void expect_role(__u8 role, const struct tally *want, unsigned int n)
-{
-	bool same = true;
-	unsigned int others = 0;
-
-	for (unsigned int i = 0; i < t.tallies_count; i++)
-		others += t.tallies[i].role == role;
-	same = others == n;
-	for (unsigned int k = 0; k < n; k++) {
-		bool found = false;
-
-		for (unsigned int i = 0; i < t.tallies_count; i++) {
-			const struct tally *x = &t.tallies[i];
-
-			if (x->role == role && x->status == want[k].status &&
-			    x->method == want[k].method && x->error == want[k].error &&
-			    x->protocol == want[k].protocol)
-				found = x->count == want[k].count;
-		}
-		same = same && found;
-	}
-	if (same)
-		return;
-	for (unsigned int i = 0; i < t.tallies_count; i++)
-		print_error("got role %u protocol %u method %u status %u error %u: %llu\n",
-			    t.tallies[i].role, t.tallies[i].protocol, t.tallies[i].method,
-			    t.tallies[i].status, t.tallies[i].error, t.tallies[i].count);
-	for (unsigned int i = 0; i < n; i++)
-		print_error("want role %u protocol %u method %u status %u error %u: %llu\n", role,
-			    want[i].protocol, want[i].method, want[i].status, want[i].error,
-			    want[i].count);
-	fail_msg("counts differ");
-	fail_msg("counts differ");
-}
-
-#define ROW_OF(protocol_, method_, status_, error_, count_)                                \
-	{                                                                                  \
-		.status = (status_), .method = KILTER_METHOD_##method_, .error = (error_), \
-		.protocol = KILTER_PROTO_##protocol_, .count = (count_)                    \
-	}
-#define ROW(method, status, error, count) ROW_OF(HTTP2, method, status, error, count)
+#define ROW(method, status, error, count) \
+	ROW_OF(KILTER_PROTO_HTTP2, KILTER_METHOD_##method, status, error, count)
 /* A call of gRPC: its code, or -1 for none. */
-#define CALL(code, error, count) \
-	ROW_OF(GRPC, POST, (code) < 0 ? 0 : KILTER_STATUS_GRPC + (code), error, count)
-#define EXPECT_ROLE(role, ...)                                              \
-	do {                                                                \
-		const struct tally want_[] = {__VA_ARGS__};                 \
-		expect_role(role, want_, sizeof(want_) / sizeof(want_[0])); \
-	} while (0)
-#define EXPECT(...)                                           \
-	do {                                                  \
-		EXPECT_ROLE(KILTER_ROLE_SERVER, __VA_ARGS__); \
-		EXPECT_ROLE(KILTER_ROLE_CLIENT, __VA_ARGS__); \
-	} while (0)
-#define EXPECT_NOTHING()                                  \
-	do {                                              \
-		expect_role(KILTER_ROLE_SERVER, NULL, 0); \
-		expect_role(KILTER_ROLE_CLIENT, NULL, 0); \
-	} while (0)
+#define CALL(code, error, count)                      \
+	ROW_OF(KILTER_PROTO_GRPC, KILTER_METHOD_POST, \
+	       (code) < 0 ? 0 : KILTER_STATUS_GRPC + (code), error, count)
 
 static void expect_no_drops(void)
 {
@@ -408,7 +299,7 @@ static void the_preface_may_be_cut_anywhere(void **state)
 			ok(1);
 			answer();
 			finish(false);
-			if (t.tallies_count != 2)
+			if (tallies.count != 2)
 				print_error("server first %d, cut at %zu\n", server_first, cut);
 			EXPECT(ROW(GET, 200, 0, 1));
 			expect_no_drops();
@@ -441,7 +332,7 @@ static void both_versions_at_one_listener(void **state)
 	raw(TEXT("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"));
 	answer();
 	finish(false);
-	EXPECT(ROW(GET, 200, 0, 1), ROW_OF(HTTP1, GET, 200, 0, 1));
+	EXPECT(ROW(GET, 200, 0, 1), ROW_OF(KILTER_PROTO_HTTP1, KILTER_METHOD_GET, 200, 0, 1));
 	expect_no_drops();
 }
 
@@ -482,7 +373,7 @@ static void other_protocols_are_not_http2(void **state)
 		ok(1);
 		answer();
 		finish(false);
-		if (t.tallies_count)
+		if (tallies.count)
 			print_error("row %zu\n", i);
 		EXPECT_NOTHING();
 	}
@@ -665,8 +556,7 @@ static void the_table_goes_round(void **state)
 		answer();
 	}
 	pair_close(&t.pair, false);
-	for (int i = 0; i < SETTLE_ATTEMPTS && !all_closed(); i++)
-		usleep(1000);
+	programs_settle(&t.programs, t.conn);
 	/* 300 statuses are more than TALLIES_MAX: of the second round, by hand. */
 	{
 		int fd = bpf_map__fd(t.programs.request->maps.series);
@@ -1074,9 +964,9 @@ static void malformed_frames_are_told(void **state)
 		answer();
 		pair_close(&t.pair, false);
 		settle();
-		for (unsigned int k = 0; k < t.tallies_count; k++)
-			if (t.tallies[k].status == 200 && t.tallies[k].count != 2)
-				fail_msg("row %zu: %llu", i, t.tallies[k].count);
+		for (unsigned int k = 0; k < tallies.count; k++)
+			if (tallies.rows[k].status == 200 && tallies.rows[k].count != 2)
+				fail_msg("row %zu: %llu", i, tallies.rows[k].count);
 	}
 }
 

@@ -27,24 +27,15 @@
 #include "pair.h"
 #include "programs.h"
 #include "request.skel.h"
+#include "tally.h"
 #include "tcp_conn.skel.h"
 
 #include <cmocka.h>
 
-#define TALLIES_MAX	64
-#define SETTLE_ATTEMPTS 5000 /* of 1 ms, before a connection's end is held to be lost */
-#define MIB		(1u << 20)
-
-struct tally {
-	__u16 status;
-	__u8 role, method, error;
-	__u64 count;
-};
+#define MIB (1u << 20)
 
 static struct {
 	struct programs programs;
-	struct tally tallies[TALLIES_MAX];
-	unsigned int tallies_count;
 	struct kilter_conn conn[3]; /* by role */
 	struct pair pair;
 } t;
@@ -84,109 +75,18 @@ static int teardown(void **state)
 	return 0;
 }
 
-static void read_conns(void)
-{
-	programs_conns(&t.programs, t.conn);
-}
-
-static void read_series(void)
-{
-	int fd = bpf_map__fd(t.programs.request->maps.series);
-	struct kilter_series_key key, *prev = NULL;
-
-	t.tallies_count = 0;
-	while (!bpf_map_get_next_key(fd, prev, &key)) {
-		struct kilter_series v;
-		struct tally *at = NULL;
-
-		prev = &key;
-		assert_int_equal(bpf_map_lookup_elem(fd, &key, &v), 0);
-		for (unsigned int i = 0; i < t.tallies_count && !at; i++) {
-			struct tally *x = &t.tallies[i];
-
-			if (x->role == key.role && x->status == key.status &&
-			    x->method == key.method && x->error == key.error)
-				at = x;
-		}
-		if (!at) {
-			assert_true(t.tallies_count < TALLIES_MAX);
-			at = &t.tallies[t.tallies_count++];
-			*at = (struct tally){key.status, key.role, key.method, key.error, 0};
-		}
-		for (int i = 0; i < KILTER_CLASSIC_BUCKETS; i++)
-			at->count += v.classic[i];
-	}
-}
-
 /* Ends the connection and waits until the kernel has told of the end of both its sockets. */
 static void finish(bool server_first)
 {
 	pair_close(&t.pair, server_first);
-	for (int i = 0; i < SETTLE_ATTEMPTS; i++) {
-		read_conns();
-		if (t.conn[KILTER_ROLE_SERVER].closed == t.conn[KILTER_ROLE_SERVER].opened &&
-		    t.conn[KILTER_ROLE_CLIENT].closed == t.conn[KILTER_ROLE_CLIENT].opened)
-			break;
-		usleep(1000);
-	}
-	assert_int_equal(t.conn[KILTER_ROLE_SERVER].closed, t.conn[KILTER_ROLE_SERVER].opened);
-	assert_int_equal(t.conn[KILTER_ROLE_CLIENT].closed, t.conn[KILTER_ROLE_CLIENT].opened);
-	read_series();
+	programs_settle(&t.programs, t.conn);
+	assert_int_equal(t.conn[KILTER_ROLE_SERVER].adopted + t.conn[KILTER_ROLE_CLIENT].adopted,
+			 0);
+	tallies_read(bpf_map__fd(t.programs.request->maps.series));
 }
 
-/* Exactly these counts of one role, and no others. */
-static void expect_role(__u8 role, const struct tally *want, unsigned int n)
-{
-	bool same = true;
-	unsigned int others = 0;
-
-	for (unsigned int i = 0; i < t.tallies_count; i++)
-		others += t.tallies[i].role == role;
-	same = others == n;
-	for (unsigned int k = 0; k < n; k++) {
-		bool found = false;
-
-		for (unsigned int i = 0; i < t.tallies_count; i++) {
-			const struct tally *x = &t.tallies[i];
-
-			if (x->role == role && x->status == want[k].status &&
-			    x->method == want[k].method && x->error == want[k].error)
-				found = x->count == want[k].count;
-		}
-		same = same && found;
-	}
-	if (same)
-		return;
-	for (unsigned int i = 0; i < t.tallies_count; i++)
-		print_error("got role %u method %u status %u error %u: %llu\n", t.tallies[i].role,
-			    t.tallies[i].method, t.tallies[i].status, t.tallies[i].error,
-			    t.tallies[i].count);
-	for (unsigned int i = 0; i < n; i++)
-		print_error("want role %u method %u status %u error %u: %llu\n", role,
-			    want[i].method, want[i].status, want[i].error, want[i].count);
-	fail_msg("counts differ");
-}
-
-#define ROW(method_, status_, error_, count_)                                              \
-	{                                                                                  \
-		.status = (status_), .method = KILTER_METHOD_##method_, .error = (error_), \
-		.count = (count_)                                                          \
-	}
-#define EXPECT_ROLE(role, ...)                                              \
-	do {                                                                \
-		const struct tally want_[] = {__VA_ARGS__};                 \
-		expect_role(role, want_, sizeof(want_) / sizeof(want_[0])); \
-	} while (0)
-#define EXPECT(...)                                           \
-	do {                                                  \
-		EXPECT_ROLE(KILTER_ROLE_SERVER, __VA_ARGS__); \
-		EXPECT_ROLE(KILTER_ROLE_CLIENT, __VA_ARGS__); \
-	} while (0)
-#define EXPECT_NOTHING()                                  \
-	do {                                              \
-		expect_role(KILTER_ROLE_SERVER, NULL, 0); \
-		expect_role(KILTER_ROLE_CLIENT, NULL, 0); \
-	} while (0)
+#define ROW(method, status, error, count) \
+	ROW_OF(KILTER_PROTO_HTTP1, KILTER_METHOD_##method, status, error, count)
 
 static void open_pair(void)
 {

@@ -23,11 +23,10 @@
 
 #include <cmocka.h>
 
-#define REQUESTS	3
-#define QUEUE_LIMIT	7
-#define SETTLE_ATTEMPTS 5000 /* of 1 ms */
-#define REQUEST_TEXT	"GET /kept HTTP/1.1\r\nHost: a\r\n\r\n"
-#define RESPONSE_TEXT	"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+#define REQUESTS      3
+#define QUEUE_LIMIT   7
+#define REQUEST_TEXT  "GET /kept HTTP/1.1\r\nHost: a\r\n\r\n"
+#define RESPONSE_TEXT "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 static struct {
 	struct programs programs;
@@ -189,12 +188,7 @@ static void the_end_of_an_adopted_connection_is_counted_once(void **state)
 	programs_adopt(&t.programs);
 	expect_conns(1, 0);
 	pair_close(&t.pair, false);
-	for (int i = 0; i < SETTLE_ATTEMPTS; i++) {
-		programs_conns(&t.programs, t.conn);
-		if (t.conn[KILTER_ROLE_CLIENT].closed && t.conn[KILTER_ROLE_SERVER].closed)
-			break;
-		usleep(1000);
-	}
+	programs_settle(&t.programs, t.conn);
 	usleep(1000);
 	programs_conns(&t.programs, t.conn);
 	assert_int_equal(t.conn[KILTER_ROLE_CLIENT].closed, 1);

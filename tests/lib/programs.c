@@ -26,7 +26,8 @@
 
 #include <cmocka.h>
 
-#define EXIT_SKIPPED 77 /* for tests/run.sh */
+#define EXIT_SKIPPED	77   /* for tests/run.sh */
+#define SETTLE_ATTEMPTS 5000 /* of 1 ms, before a connection's end is held to be lost */
 
 bool tier_lower;
 
@@ -255,4 +256,23 @@ void programs_conns(const struct programs *p, struct kilter_conn ret[3])
 		for (int i = 0; i < KILTER_FINE_BUCKETS; i++)
 			sum->connect_hist[i] += v.connect_hist[i];
 	}
+}
+
+static bool all_closed(const struct kilter_conn conn[3])
+{
+	for (int role = KILTER_ROLE_SERVER; role <= KILTER_ROLE_CLIENT; role++)
+		if (conn[role].closed != conn[role].opened + conn[role].adopted)
+			return false;
+	return true;
+}
+
+void programs_settle(const struct programs *p, struct kilter_conn ret[3])
+{
+	programs_conns(p, ret);
+	for (int i = 0; i < SETTLE_ATTEMPTS && !all_closed(ret); i++) {
+		usleep(1000);
+		programs_conns(p, ret);
+	}
+	for (int role = KILTER_ROLE_SERVER; role <= KILTER_ROLE_CLIENT; role++)
+		assert_int_equal(ret[role].closed, ret[role].opened + ret[role].adopted);
 }

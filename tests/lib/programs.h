@@ -57,6 +57,8 @@ void programs_adopt(struct programs *p);
 void programs_clear(struct programs *p);
 /* The sums of all connection series, by enum kilter_role. */
 void programs_conns(const struct programs *p, struct kilter_conn ret[3]);
+/* The same, when the kernel has told of the end of every connection that it has told of. */
+void programs_settle(const struct programs *p, struct kilter_conn ret[3]);
 
 /* How often enum kilter_drop `reason` was counted since the objects were loaded; fd is of the map
  * "drops". */
