@@ -48,24 +48,6 @@ static void series_bump(const struct kilter_series_key *key, uint64_t ns, uint64
 	conn.results_count++;
 }
 
-static bool sock_guard_wants(const struct kilter_sock *s, uint16_t status, uint8_t error)
-{
-	(void)s;
-	(void)status;
-	(void)error;
-	return false;
-}
-
-static void sock_guard_request(struct kilter_sock *s, uint16_t status, uint8_t error, uint64_t ns,
-			       uint64_t now_ns)
-{
-	(void)s;
-	(void)status;
-	(void)error;
-	(void)ns;
-	(void)now_ns;
-}
-
 #include "lib/scratch.h"
 
 static uint32_t route_of(uint32_t slot, uint32_t workload, uint32_t at, uint32_t end)
@@ -93,14 +75,14 @@ static uint32_t route_by_tag(struct scratch *sc, uint32_t workload, uint32_t at,
 #include "protocols/http1.h"
 #pragma GCC diagnostic pop
 
-static struct scratch slots[SCRATCH_SLOTS];
+#include "segment.h"
 
 static void *map_lookup(const void *map, const void *key)
 {
 	uint32_t slot;
 
 	memcpy(&slot, key, sizeof(slot));
-	return map == &scratches && slot < SCRATCH_SLOTS ? &slots[slot] : NULL;
+	return map == &scratches ? slot_at(slot) : NULL;
 }
 
 static int map_update(const void *map, const void *key, const void *value)
@@ -110,8 +92,6 @@ static int map_update(const void *map, const void *key, const void *value)
 	(void)value;
 	return 0;
 }
-
-static struct bpf_sock bpf_sock;
 
 static void *storage_get(const void *map, uint64_t flags)
 {
@@ -351,48 +331,23 @@ static void put_response(struct input *in, struct text *t, unsigned int i, bool 
 
 /* --- Delivery. */
 
-static uint32_t first_seq[2];
-
 static void deliver(int direction, const char *bytes, size_t from, size_t to)
 {
-	/* Payload behind 52 bytes of headers, in memory that ends where the packet ends. */
-	size_t len = 52 + (to - from);
-	uint8_t *packet = calloc(1, len);
-	struct __sk_buff skb = {.len = (uint32_t)len, .sk = &bpf_sock};
+	struct __sk_buff skb = segment_begin(bytes + from, to - from);
 	uint8_t protocol = conn.sock.protocol;
 
-	if (!packet)
-		abort();
-	memcpy(packet + 52, bytes + from, to - from);
-	kernel.packet = packet;
-	kernel.packet_len = len;
 	if (protocol == KILTER_PROTO_UNKNOWN || protocol == KILTER_PROTO_HTTP1)
-		http1_segment(&skb, &conn, &conn.sock, !direction, !direction, 52, (uint32_t)len,
-			      first_seq[direction] + (uint32_t)from);
-	free(packet);
-	for (int i = 0; i < SCRATCH_SLOTS; i++)
-		if (slots[i].busy)
-			abort();
+		http1_segment(&skb, &conn, &conn.sock, !direction, !direction, SEGMENT_HEADERS,
+			      skb.len, first_seq[direction] + (uint32_t)from);
+	segment_end();
 }
 
 static void connection_begin(struct input *in)
 {
 	memset(&conn, 0, sizeof(conn));
 	memset(&kernel, 0, sizeof(kernel));
-	/* What an earlier packet left in the scratch buffer must not matter. */
-	memset(&slots, 0x0a, sizeof(slots));
-	for (uint32_t i = 0; i < SCRATCH_SLOTS; i++) {
-		slots[i].zero = 0;
-		slots[i].busy = 0;
-		slots[i].slot = 0;
-	}
-	conn.sock.role = chance(in, 2) ? KILTER_ROLE_SERVER : KILTER_ROLE_CLIENT;
-	for (int d = 0; d < 2; d++)
-		first_seq[d] = chance(in, 2) ? 0u - pick(in, 2000) : pick(in, 60000);
-	conn.sock.request.next_seq = first_seq[0];
-	conn.sock.response.next_seq = first_seq[1];
-	conn.sock.request.has_seq = 1;
-	conn.sock.response.has_seq = 1;
+	slots_begin(0x0a);
+	sock_begin(&conn.sock, in);
 }
 
 static void connection_end(void)

@@ -60,42 +60,6 @@ static void series_bump(const struct kilter_series_key *key, uint64_t ns, uint64
 	conn.results_count++;
 }
 
-static bool sock_has_circuit(const struct kilter_sock *s)
-{
-	(void)s;
-	return false;
-}
-
-static void sock_guard_join(struct kilter_sock *s)
-{
-	(void)s;
-}
-
-static void sock_guard_tell(struct kilter_sock *s, uint64_t what, uint64_t now_ns)
-{
-	(void)s;
-	(void)what;
-	(void)now_ns;
-}
-
-static bool sock_guard_wants(const struct kilter_sock *s, uint16_t status, uint8_t error)
-{
-	(void)s;
-	(void)status;
-	(void)error;
-	return false;
-}
-
-static void sock_guard_request(struct kilter_sock *s, uint16_t status, uint8_t error, uint64_t ns,
-			       uint64_t now_ns)
-{
-	(void)s;
-	(void)status;
-	(void)error;
-	(void)ns;
-	(void)now_ns;
-}
-
 static void lock(bool take)
 {
 	if (conn.locked == take)
@@ -128,9 +92,9 @@ static inline uint32_t http2_open(struct __sk_buff *ctx, struct kilter_sock *s, 
 #include "protocols/http2.h"
 #pragma GCC diagnostic pop
 
-#define ROUTES_MOST (2 * STREAMS_MAX)
+#include "segment.h"
 
-static struct scratch slots[SCRATCH_SLOTS];
+#define ROUTES_MOST (2 * STREAMS_MAX)
 
 static struct {
 	struct route_cached cache[ROUTE_CACHE];
@@ -158,7 +122,7 @@ static void *map_lookup(const void *map, const void *key)
 
 	memcpy(&n, key, sizeof(n));
 	if (map == &scratches)
-		return n < SCRATCH_SLOTS ? &slots[n] : NULL;
+		return slot_at(n);
 	if (map == &route_cache)
 		return n < ROUTE_CACHE ? &paths.cache[n] : NULL;
 	if (map == &route_scratch)
@@ -189,8 +153,6 @@ static int map_update(const void *map, const void *key, const void *value)
 	memcpy(&paths.at[paths.known++], value, sizeof(paths.at[0]));
 	return 0;
 }
-
-static struct bpf_sock bpf_sock;
 
 static void *storage_get(const void *map, uint64_t flags)
 {
@@ -849,31 +811,20 @@ static void truth_advance(int way, size_t at)
 
 /* --- Delivery. */
 
-static uint32_t first_seq[2];
-
 static void deliver(int way, const char *bytes, size_t from, size_t to)
 {
-	/* Payload behind 52 bytes of headers, in memory that ends where the packet ends. */
-	size_t len = 52 + (to - from);
-	uint8_t *packet = calloc(1, len);
-	struct __sk_buff skb = {.len = (uint32_t)len, .sk = &bpf_sock};
-	uint32_t seq = first_seq[way] + (uint32_t)from, end = (uint32_t)len;
+	struct __sk_buff skb = segment_begin(bytes + from, to - from);
+	uint32_t seq = first_seq[way] + (uint32_t)from;
 	bool known = conn.sock.protocol == KILTER_PROTO_HTTP2;
 	bool softirq = !way == (conn.sock.role == KILTER_ROLE_SERVER);
 
-	if (!packet)
-		abort();
-	memcpy(packet + 52, bytes + from, to - from);
-	kernel.packet = packet;
-	kernel.packet_len = len;
 	if (conn.sock.protocol == KILTER_PROTO_UNKNOWN || conn.sock.protocol == KILTER_PROTO_HTTP1)
-		http1_segment(&skb, &conn, &conn.sock, !way, softirq, 52, end, seq);
+		http1_segment(&skb, &conn, &conn.sock, !way, softirq, SEGMENT_HEADERS, skb.len,
+			      seq);
 	if (conn.sock.protocol == KILTER_PROTO_HTTP2)
-		http2_seen(&skb, &conn, &conn.sock, !way, softirq, 52, end, seq, !known);
-	free(packet);
-	for (int i = 0; i < SCRATCH_SLOTS; i++)
-		if (slots[i].busy)
-			abort();
+		http2_seen(&skb, &conn, &conn.sock, !way, softirq, SEGMENT_HEADERS, skb.len, seq,
+			   !known);
+	segment_end();
 	if (conn.locked)
 		abort();
 }
@@ -885,21 +836,9 @@ static void connection_begin(struct input *in)
 	memset(&kernel, 0, sizeof(kernel));
 	memset(&paths, 0, sizeof(paths));
 	memset(&truth, 0, sizeof(truth));
-	/* What an earlier packet left in the scratch buffer must not matter. */
-	memset(&slots, chance(in, 2) ? 0x1f : 0xff, sizeof(slots));
-	for (uint32_t i = 0; i < SCRATCH_SLOTS; i++) {
-		slots[i].zero = 0;
-		slots[i].busy = 0;
-		slots[i].slot = 0;
-	}
+	slots_begin(chance(in, 2) ? 0x1f : 0xff);
 	conn.sock.workload = 1;
-	conn.sock.role = chance(in, 2) ? KILTER_ROLE_SERVER : KILTER_ROLE_CLIENT;
-	for (int d = 0; d < 2; d++)
-		first_seq[d] = chance(in, 2) ? 0u - pick(in, 2000) : pick(in, 60000);
-	conn.sock.request.next_seq = first_seq[0];
-	conn.sock.response.next_seq = first_seq[1];
-	conn.sock.request.has_seq = 1;
-	conn.sock.response.has_seq = 1;
+	sock_begin(&conn.sock, in);
 }
 
 static void print_result(const char *what, unsigned int i, const struct result *r)

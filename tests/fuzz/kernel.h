@@ -44,7 +44,7 @@ enum {
 };
 
 static struct {
-	const uint8_t *packet;
+	uint8_t *packet;
 	size_t packet_len;
 	uint64_t clock_ns, drops[KILTER_DROP_MAX];
 } kernel;
@@ -82,6 +82,46 @@ static inline long bpf_skb_load_bytes(const struct __sk_buff *skb, uint32_t off,
 		return -14; /* EFAULT */
 	memcpy(to, kernel.packet + off, len);
 	return 0;
+}
+
+/* --- What the guard is told of a socket's requests: this one has no circuit. */
+
+struct kilter_sock;
+
+static inline bool sock_has_circuit(const struct kilter_sock *s)
+{
+	(void)s;
+	return false;
+}
+
+static inline void sock_guard_join(struct kilter_sock *s)
+{
+	(void)s;
+}
+
+static inline void sock_guard_tell(struct kilter_sock *s, uint64_t what, uint64_t now_ns)
+{
+	(void)s;
+	(void)what;
+	(void)now_ns;
+}
+
+static inline bool sock_guard_wants(const struct kilter_sock *s, uint16_t status, uint8_t error)
+{
+	(void)s;
+	(void)status;
+	(void)error;
+	return false;
+}
+
+static inline void sock_guard_request(struct kilter_sock *s, uint16_t status, uint8_t error,
+				      uint64_t ns, uint64_t now_ns)
+{
+	(void)s;
+	(void)status;
+	(void)error;
+	(void)ns;
+	(void)now_ns;
 }
 
 /* --- The input: a source of small decisions; when it is used up, all are 0. */
