@@ -1,58 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The kernel's HTTP/1 parser, natively: the fuzzer's checks on inputs from a fixed generator. */
-#include <glob.h>
 #include <setjmp.h>
 #include <stdarg.h>
 
 #include "../../fuzz/http1_fuzz.c"
+#include "inputs.h"
 
 #include <cmocka.h>
 
-#define INPUTS	    4000
-#define INPUT_BYTES 1024
+#define INPUTS 4000
 
-/* splitmix64 (Sebastiano Vigna, public domain). */
-static uint64_t next_random(uint64_t *state)
-{
-	uint64_t z = *state += 0x9e3779b97f4a7c15ull;
-
-	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
-	z = (z ^ z >> 27) * 0x94d049bb133111ebull;
-	return z ^ z >> 31;
-}
-
-/* A wrong count aborts: the fuzzer says what it expected. */
 static void generated_messages_count_exactly_however_they_are_cut(void **state)
 {
-	uint64_t seed = 1;
-
 	(void)state;
-	for (int i = 0; i < INPUTS; i++) {
-		uint8_t data[INPUT_BYTES];
-		size_t n = next_random(&seed) % sizeof(data);
-
-		for (size_t k = 0; k < n; k++)
-			data[k] = (uint8_t)next_random(&seed);
-		LLVMFuzzerTestOneInput(data, n);
-	}
+	run_generated(INPUTS);
 }
 
-/* What the fuzzer once found. */
 static void found_inputs_stay_right(void **state)
 {
-	glob_t found;
-
 	(void)state;
-	assert_int_equal(glob("tests/fuzz/corpus/http1/*", 0, NULL, &found), 0);
-	for (size_t i = 0; i < found.gl_pathc; i++) {
-		static uint8_t data[1 << 16];
-		FILE *f = fopen(found.gl_pathv[i], "re");
-
-		assert_non_null(f);
-		LLVMFuzzerTestOneInput(data, fread(data, 1, sizeof(data), f));
-		fclose(f);
-	}
-	globfree(&found);
+	run_found("tests/fuzz/corpus/http1/*");
 }
 
 /* Of four answers the second and third are late, and come in the wrong order: the third does not
