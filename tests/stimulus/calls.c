@@ -5,16 +5,13 @@
  */
 #include <arpa/inet.h>
 
-#include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <time.h>
-
-#include <bpf/bpf.h>
 
 #include <kilter/identity.h>
 #include <kilter/series.h>
+
+#include "pinned.h"
 
 #define DURATION_NS 3000000u /* of each request */
 #define PORT	    50051
@@ -42,29 +39,6 @@ static const struct {
     {"/items/42", 14, 503, KILTER_ROLE_SERVER, KILTER_PROTO_HTTP2, 0},
 };
 
-static int open_map(const char *dir, const char *name)
-{
-	char path[512];
-	int fd;
-
-	snprintf(path, sizeof(path), "%.400s/%s", dir, name);
-	fd = bpf_obj_get(path);
-	if (fd < 0) {
-		fprintf(stderr, "calls: %s: %s\n", path, strerror(errno));
-		exit(1);
-	}
-	return fd;
-}
-
-/* Under an id of ours: what the kernel takes for one is a hash, and as good as any other. */
-static void put(const char *dir, const char *map, const void *key, const void *value)
-{
-	if (bpf_map_update_elem(open_map(dir, map), key, value, BPF_ANY)) {
-		fprintf(stderr, "calls: %s: %s\n", map, strerror(errno));
-		exit(1);
-	}
-}
-
 int main(int argc, char **argv)
 {
 	const struct kilter_workload w = {.key = {.cgroup_id = 1u << 20, .exe = "shop"},
@@ -72,15 +46,21 @@ int main(int argc, char **argv)
 	struct kilter_peer listens = {.port_be = htons(PORT), .family = KILTER_FAMILY_LOCAL};
 	struct kilter_peer called = {
 	    .addr = {192, 0, 2, 1}, .port_be = htons(PORT), .family = KILTER_FAMILY_V4};
+	/* Ids of ours: what the kernel takes for one is a hash, and as good as any other. */
 	const __u32 id = 1, server = 2, client = 3;
+	struct pinned workloads, peers, routes, series;
 
 	if (argc != 2) {
 		fprintf(stderr, "usage: calls BPFFS\n");
 		return 2;
 	}
-	put(argv[1], "workloads", &id, &w);
-	put(argv[1], "peers", &server, &listens);
-	put(argv[1], "peers", &client, &called);
+	workloads = pinned_open(argv[1], "workloads");
+	peers = pinned_open(argv[1], "peers");
+	routes = pinned_open(argv[1], "routes");
+	series = pinned_open(argv[1], "series");
+	pinned_put(&workloads, &id, &w);
+	pinned_put(&peers, &server, &listens);
+	pinned_put(&peers, &client, &called);
 	for (__u32 i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
 		struct kilter_route route = {.workload = id,
 					     .path_len = (__u32)strlen(rows[i].path)};
@@ -97,10 +77,10 @@ int main(int argc, char **argv)
 		struct kilter_series v = {.created_ns = 1, .sum_ns = rows[i].count * DURATION_NS};
 
 		memcpy(route.path, rows[i].path, route.path_len);
-		put(argv[1], "routes", &k.route, &route);
+		pinned_put(&routes, &k.route, &route);
 		v.classic[kilter_classic_index(DURATION_NS)] = rows[i].count;
 		v.exp[kilter_exp_index(DURATION_NS)] = (__u32)rows[i].count;
-		put(argv[1], "series", &k, &v);
+		pinned_put(&series, &k, &v);
 	}
 	printf("made\n");
 	return 0;

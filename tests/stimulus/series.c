@@ -4,64 +4,39 @@
  * COUNT/10 services asked five destinations each and got two kinds of answers; a tenth of them
  * moves on every second. What it prints: "COUNT made" when all are there.
  */
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <time.h>
 #include <unistd.h>
-
-#include <bpf/bpf.h>
 
 #include <kilter/identity.h>
 #include <kilter/series.h>
+
+#include "pinned.h"
 
 #define EDGES	      5
 #define STATUSES      2
 #define ACTIVE_ONE_IN 10
 #define DURATION_NS   3000000u /* of each request */
 
-static int open_map(const char *dir, const char *name)
-{
-	char path[512];
-	int fd;
-
-	snprintf(path, sizeof(path), "%.400s/%s", dir, name);
-	fd = bpf_obj_get(path);
-	if (fd < 0) {
-		fprintf(stderr, "series: %s: %s\n", path, strerror(errno));
-		exit(1);
-	}
-	return fd;
-}
-
-static void put(int fd, const void *key, const void *value)
-{
-	if (bpf_map_update_elem(fd, key, value, BPF_ANY)) {
-		fprintf(stderr, "series: a map is full: %s\n", strerror(errno));
-		exit(1);
-	}
-}
-
-static __u32 make_workload(int fd, unsigned int i)
+static __u32 make_workload(const struct pinned *m, unsigned int i)
 {
 	struct kilter_workload w = {.key = {.cgroup_id = 1u << 20 | i}, .first_seen_ns = 1};
 	__u32 id;
 
 	snprintf(w.key.exe, sizeof(w.key.exe), "svc%u", i);
 	id = kilter_hash_words((const __u32 *)&w.key, sizeof(w.key) / 4);
-	put(fd, &id, &w);
+	pinned_put(m, &id, &w);
 	return id;
 }
 
-static __u32 make_peer(int fd, unsigned int i)
+static __u32 make_peer(const struct pinned *m, unsigned int i)
 {
 	struct kilter_peer p = {.addr = {10, (__u8)(i >> 16), (__u8)(i >> 8), (__u8)i},
 				.port_be = 0x5000,
 				.family = KILTER_FAMILY_V4};
 	__u32 id = kilter_hash_words((const __u32 *)&p, sizeof(p) / 4);
 
-	put(fd, &id, &p);
+	pinned_put(m, &id, &p);
 	return id;
 }
 
@@ -70,7 +45,7 @@ int main(int argc, char **argv)
 	unsigned int count, seconds, per = EDGES * STATUSES;
 	struct kilter_series_key *keys;
 	struct kilter_series v = {.created_ns = 1};
-	int workloads, peers, series;
+	struct pinned workloads, peers, series;
 	unsigned int classic = kilter_classic_index(DURATION_NS),
 		     fine = kilter_exp_index(DURATION_NS);
 
@@ -80,23 +55,23 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	seconds = (unsigned int)strtoul(argv[3], NULL, 10);
-	workloads = open_map(argv[1], "workloads");
-	peers = open_map(argv[1], "peers");
-	series = open_map(argv[1], "series");
+	workloads = pinned_open(argv[1], "workloads");
+	peers = pinned_open(argv[1], "peers");
+	series = pinned_open(argv[1], "series");
 	keys = calloc(count, sizeof(*keys));
 	if (!keys)
 		return 1;
 	for (unsigned int i = 0; i < count; i++) {
 		keys[i].workload =
-		    i % per ? keys[i - 1].workload : make_workload(workloads, i / per);
-		keys[i].peer = make_peer(peers, (i / per * 7 + i / STATUSES % EDGES) % 5000);
+		    i % per ? keys[i - 1].workload : make_workload(&workloads, i / per);
+		keys[i].peer = make_peer(&peers, (i / per * 7 + i / STATUSES % EDGES) % 5000);
 		keys[i].status = i % STATUSES ? 500 : 200;
 		keys[i].role = KILTER_ROLE_CLIENT;
 		keys[i].protocol = KILTER_PROTO_HTTP1;
 		keys[i].method = KILTER_METHOD_GET;
 		v.classic[classic] = v.exp[fine] = 1;
 		v.sum_ns = DURATION_NS;
-		put(series, &keys[i], &v);
+		pinned_put(&series, &keys[i], &v);
 	}
 	printf("%u made\n", count);
 	fflush(stdout);
@@ -104,7 +79,7 @@ int main(int argc, char **argv)
 		for (unsigned int i = s % ACTIVE_ONE_IN; i < count; i += ACTIVE_ONE_IN) {
 			v.classic[classic] = v.exp[fine] = 2 + s;
 			v.sum_ns = (2ull + s) * DURATION_NS;
-			put(series, &keys[i], &v);
+			pinned_put(&series, &keys[i], &v);
 		}
 		sleep(1);
 	}
