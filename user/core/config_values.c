@@ -11,7 +11,10 @@
 
 #include "core/config.h"
 
-static int parse_unit(const char *s, const char *const *units, const double *scale, double *ret)
+#define VALUE_MAX 1e18 /* below 2^63, so that llround() is defined */
+
+/* A number and its unit, to the nearest whole of the smallest. */
+static int parse_unit(const char *s, const char *const *units, const double *scale, uint64_t *ret)
 {
 	char *end;
 	double v;
@@ -24,7 +27,10 @@ static int parse_unit(const char *s, const char *const *units, const double *sca
 		return -EINVAL;
 	for (int i = 0; units[i]; i++) {
 		if (!strcmp(end, units[i])) {
-			*ret = v * scale[i];
+			v *= scale[i];
+			if (v > VALUE_MAX)
+				return -ERANGE;
+			*ret = (uint64_t)llround(v);
 			return 0;
 		}
 	}
@@ -35,28 +41,16 @@ int config_parse_duration(const char *s, uint64_t *ret_ns)
 {
 	static const char *const units[] = {"ns", "us", "ms", "s", "m", "h", "d", NULL};
 	static const double scale[] = {1, 1e3, 1e6, 1e9, 60e9, 3600e9, 86400e9};
-	double v;
 
-	if (parse_unit(s, units, scale, &v))
-		return -EINVAL;
-	if (v > 1e18)
-		return -ERANGE;
-	*ret_ns = (uint64_t)llround(v);
-	return 0;
+	return parse_unit(s, units, scale, ret_ns);
 }
 
 int config_parse_size(const char *s, uint64_t *ret_bytes)
 {
 	static const char *const units[] = {"", "B", "KiB", "MiB", "GiB", "kB", "MB", "GB", NULL};
 	static const double scale[] = {1, 1, 1024, 1048576, 1073741824, 1e3, 1e6, 1e9};
-	double v;
 
-	if (parse_unit(s, units, scale, &v))
-		return -EINVAL;
-	if (v > 1e18)
-		return -ERANGE;
-	*ret_bytes = (uint64_t)llround(v);
-	return 0;
+	return parse_unit(s, units, scale, ret_bytes);
 }
 
 static int parse_port(const char *s, uint16_t *ret)
