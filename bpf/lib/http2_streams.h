@@ -47,34 +47,6 @@ enum hpack_kind { /* what a field is, as far as we care */
 	HPACK_UNKNOWN,	    /* inserted before we were there */
 };
 
-/*
- * What has overtaken a missing segment, until that has come. On a loopback device it is there
- * already, on another CPU; after a loss it takes a round trip. Few connections are in that state at
- * a time: a pool for all, and who finds none free loses track. Nothing has to be given back: whose
- * owner has not come for HTTP2_AHEAD_NS is free.
- */
-#define HTTP2_AHEADS	  8
-#define HTTP2_AHEAD_ROOM  131072 /* of one segment: the largest there are on loopback */
-#define HTTP2_AHEAD_BYTES (2 * HTTP2_AHEAD_ROOM)
-#define HTTP2_AHEAD_NS	  10000000000ull
-
-struct http2_ahead {
-	struct bpf_spin_lock lock; /* who owns it */
-	__u32 seq, len;
-	__u32 pad;
-	__u64 owner; /* 0: nobody; else a socket's cookie << 1 | direction */
-	__u64 since_ns;
-	char data[HTTP2_AHEAD_BYTES];
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, HTTP2_AHEADS);
-	__type(key, __u32);
-	__type(value, struct http2_ahead);
-	__uint(pinning, LIBBPF_PIN_BY_NAME);
-} http2_aheads SEC(".maps");
-
 struct http2_direction {  /* written by that direction alone */
 	__u32 frame_left; /* bytes of the frame under way not yet read */
 	__u32 stream;	  /* of that frame */
@@ -132,6 +104,20 @@ static __always_inline struct http2_stream *http2_at(struct http2 *h, __u32 plac
 	place &= HTTP2_STREAMS - 1;
 	barrier_var(place);
 	return &h->streams[place & (HTTP2_STREAMS - 1)];
+}
+
+/* noinline, as others below: there is little stack. */
+static __noinline int http2_lose(struct http2_direction *d)
+{
+	d->ahead = 0; /* what it held is another's when it is old enough */
+	count_drop(KILTER_DROP_HTTP2_FRAMING);
+	d->phase = HTTP2_RESYNC;
+	d->block_phase = 0;
+	d->head_kept = 0;
+	d->text_kept = 0;
+	d->shift = 0;
+	d->known = 0;
+	return 0;
 }
 
 /* The code that gRPC's libraries make of an HTTP status without grpc-status
