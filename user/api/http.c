@@ -22,105 +22,21 @@
 #include <zlib.h>
 
 #include "api/head.h"
+#include "api/http_internal.h"
 #include "api/negotiate.h"
-#include "api/routes.h"
 #include "api/stream.h"
-#include "api/tokens.h"
 #include "core/clock.h"
 
-#define HTTP_SWEEP_NS	   (250 * NS_PER_MS)
-#define HTTP_ACCEPT_BATCH  32u
-#define HTTP_MHD_MEMORY	   (64u << 10) /* of one connection: a head of 16 KiB fits twice */
-#define HTTP_GZIP_MIN	   1024u
-#define HTTP_STREAM_BYTES  (32u << 10) /* asked of a stream at a time */
-#define HTTP_STATUSES	   24u
-#define COMMAND_TEXT	   (API_NAME_MAX + 96)
-#define HTTP_OWN	   3u  /* families about the server itself */
-#define HTTP_IDEMPOTENT	   64u /* answers remembered */
-#define HTTP_IDEMPOTENT_NS (10 * 60 * NS_PER_SEC)
+#define HTTP_SWEEP_NS	  (250 * NS_PER_MS)
+#define HTTP_ACCEPT_BATCH 32u
+#define HTTP_MHD_MEMORY	  (64u << 10) /* of one connection: a head of 16 KiB fits twice */
+#define HTTP_GZIP_MIN	  1024u
+#define HTTP_STREAM_BYTES (32u << 10) /* asked of a stream at a time */
 
-enum refusal {
-	REFUSED_TOTAL,
-	REFUSED_ADDRESS,
-	REFUSED_HEAD,
-	REFUSED_DEADLINE,
-	REFUSED_MEMORY,
-	REFUSED_TOKEN,
-	REFUSALS
-};
 static const char *const refusal_names[REFUSALS] = {
     [REFUSED_TOTAL] = "connections",   [REFUSED_ADDRESS] = "connections_of_address",
     [REFUSED_HEAD] = "malformed_head", [REFUSED_DEADLINE] = "deadline",
     [REFUSED_MEMORY] = "memory",       [REFUSED_TOKEN] = "bad_token",
-};
-
-struct conn {
-	struct conn *next, **at;
-	struct http *http;
-	int fd;
-	bool is_unix, served, started;
-	uint32_t uid;
-	bool uid_known;
-	bool bad_token;		/* a token was sent, and it is none of ours */
-	struct token token;	/* whose it is, without its value; role ROLE_NONE: nobody's */
-	unsigned char addr[16]; /* v4 mapped; zero for Unix */
-	size_t seen;
-	uint64_t deadline_ns;
-	struct loop_source *source;
-};
-
-struct request {
-	uint64_t start_ns;
-	size_t body;
-	char id[64];
-	char key[64]; /* Idempotency-Key or "" */
-	struct api_reply reply;
-	const struct snapshot *snapshot; /* with reply.text: held */
-	bool waiting;			 /* suspended for a command's reply */
-	bool answered;
-	uint64_t command_id, command_deadline_ns;
-	struct MHD_Connection *connection;
-	struct request *next_waiting;
-};
-
-struct remembered {
-	char key[64], path[COMMAND_TEXT];
-	uint32_t uid;
-	char user[TOKEN_NAME_LEN];
-	uint64_t until_ns;
-	int status;
-	char *body;
-	size_t len;
-	const char *type;
-};
-
-struct http {
-	struct loop *loop;
-	const struct config *config;
-	const struct token_store *tokens;
-	struct MHD_Daemon *mhd;
-	int mhd_fd, command_fd;
-	struct loop_source *tcp_source, *unix_source, *mhd_source, *sweep, *mhd_timer,
-	    *command_source;
-	int tcp_fd, unix_fd;
-	struct conn *conns;
-	struct conn **by_fd;
-	unsigned int by_fd_count, conns_count;
-	char listen_host[64];
-	bool any_address;
-	struct moments *moments;
-	struct prometheus_family own[HTTP_OWN];
-	struct prometheus_row older;
-	struct prometheus_row codes[HTTP_STATUSES];
-	char code_names[HTTP_STATUSES][8];
-	int code_values[HTTP_STATUSES];
-	unsigned int codes_count;
-	struct prometheus_row refused[REFUSALS];
-	struct request *waiting;
-	uint64_t next_command;
-	struct remembered remembered[HTTP_IDEMPOTENT];
-	unsigned int remembered_next;
-	char peek[HEAD_BYTES_MAX];
 };
 
 int http_split_listen(const char *listen, char host[static 64], uint16_t *ret_port,
@@ -245,7 +161,7 @@ static int refusal_status(int err)
 	}
 }
 
-static void run_mhd(struct http *h)
+void http_run(struct http *h)
 {
 	MHD_UNSIGNED_LONG_LONG ms;
 
@@ -269,7 +185,7 @@ static void serve(struct conn *c)
 		if (h->by_fd[fd] == c) /* the library has closed fd already */
 			conn_free(c);
 	}
-	run_mhd(h);
+	http_run(h);
 }
 
 /* Who speaks over TCP. A bad token is none, so that what is open stays open. */
@@ -415,16 +331,14 @@ static void on_mhd(void *ctx, int fd, uint32_t events)
 {
 	(void)fd;
 	(void)events;
-	run_mhd(ctx);
+	http_run(ctx);
 }
 
 static void on_mhd_timer(void *ctx, uint64_t missed)
 {
 	(void)missed;
-	run_mhd(ctx);
+	http_run(ctx);
 }
-
-static void finish_command(struct http *h, struct request *r, int status, const char *message);
 
 static void on_sweep(void *ctx, uint64_t missed)
 {
@@ -446,15 +360,10 @@ static void on_sweep(void *ctx, uint64_t missed)
 			refuse(c, 408, "the request took too long", REFUSED_DEADLINE);
 		}
 	}
-	for (struct request *r = h->waiting, *next; r; r = next) {
-		next = r->next_waiting;
-		if (now < r->command_deadline_ns)
-			continue;
-		finish_command(h, r, 504, "the agent did not answer in time");
+	if (http_commands_late(h, now))
 		ran = true;
-	}
 	if (ran)
-		run_mhd(h);
+		http_run(h);
 }
 
 /* What the library calls. */
@@ -481,17 +390,6 @@ static void on_connection(void *cls, struct MHD_Connection *connection, void **s
 	}
 }
 
-static void stop_waiting(struct http *h, struct request *r)
-{
-	for (struct request **at = &h->waiting; *at; at = &(*at)->next_waiting) {
-		if (*at == r) {
-			*at = r->next_waiting;
-			break;
-		}
-	}
-	r->waiting = false;
-}
-
 /* Of an answer that is not sent in the end. */
 static void drop_text(struct http *h, struct request *r)
 {
@@ -511,7 +409,7 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **re
 	if (!r)
 		return;
 	if (r->waiting)
-		stop_waiting(cls, r);
+		http_command_forget(cls, r);
 	drop_text(cls, r);
 	free(r->reply.body);
 	free(r);
@@ -552,13 +450,6 @@ static const char *header(struct MHD_Connection *c, const char *name)
 static const char *argument(struct MHD_Connection *c, const char *name)
 {
 	return MHD_lookup_connection_value(c, MHD_GET_ARGUMENT_KIND, name);
-}
-
-/* What is asked for, so that two commands are the same when it is. */
-static void command_text(const struct command_request *q, char ret[static COMMAND_TEXT])
-{
-	snprintf(ret, COMMAND_TEXT, "%u %s %.17g %u %u", q->op, q->target, q->rate_limit, q->burst,
-		 q->max_connections);
 }
 
 static ssize_t on_stream(void *cls, uint64_t pos, char *buf, size_t max)
@@ -649,135 +540,6 @@ static enum MHD_Result answer(struct http *h, struct request *r)
 	return ok;
 }
 
-/* Commands. */
-
-static struct remembered *recall(struct http *h, const struct request *r)
-{
-	const struct command_request *q = &r->reply.command;
-
-	for (unsigned int i = 0; i < HTTP_IDEMPOTENT; i++) {
-		struct remembered *m = &h->remembered[i];
-
-		if (*m->key && m->uid == q->uid && !strcmp(m->user, q->user) &&
-		    !strcmp(m->key, r->key) && clock_ns(CLOCK_MONOTONIC) < m->until_ns)
-			return m;
-	}
-	return NULL;
-}
-
-static void remember(struct http *h, const struct request *r)
-{
-	const struct command_request *q = &r->reply.command;
-	struct remembered *m;
-
-	if (!*r->key || !r->reply.body)
-		return;
-	m = &h->remembered[h->remembered_next++ % HTTP_IDEMPOTENT];
-	free(m->body);
-	memset(m, 0, sizeof(*m));
-	m->body = malloc(r->reply.len);
-	if (!m->body)
-		return;
-	memcpy(m->body, r->reply.body, r->reply.len);
-	m->len = r->reply.len;
-	m->status = r->reply.status;
-	m->type = r->reply.type;
-	m->uid = q->uid;
-	snprintf(m->user, sizeof(m->user), "%s", q->user);
-	m->until_ns = clock_ns(CLOCK_MONOTONIC) + HTTP_IDEMPOTENT_NS;
-	snprintf(m->key, sizeof(m->key), "%s", r->key);
-	command_text(q, m->path);
-}
-
-static void finish_command(struct http *h, struct request *r, int status, const char *message)
-{
-	stop_waiting(h, r);
-	if (status == 200) {
-		struct json j;
-
-		json_init(&j, API_JSON_MAX);
-		json_object_begin(&j);
-		if (*r->reply.command.target)
-			json_kv_string(&j, "circuit", r->reply.command.target);
-		json_kv_string(&j, "message", message);
-		json_object_end(&j);
-		api_json(&r->reply, 200, &j);
-	} else {
-		api_problem(&r->reply, status, message);
-	}
-	if (status != 504)
-		remember(h, r);
-	MHD_resume_connection(r->connection);
-}
-
-static int command_status(int err)
-{
-	switch (err) {
-	case 0:
-		return 200;
-	case -ENOENT:
-		return 404;
-	case -EALREADY:
-	case -EBUSY:
-		return 409;
-	case -EPERM:
-	case -EACCES:
-		return 403;
-	case -EINVAL:
-		return 400;
-	default:
-		return 500;
-	}
-}
-
-static void on_command(void *ctx, int fd, uint32_t events)
-{
-	struct http *h = ctx;
-	struct command_reply reply;
-	bool ran = false;
-	ssize_t n;
-
-	(void)events;
-	while ((n = recv(fd, &reply, sizeof(reply), MSG_DONTWAIT)) == sizeof(reply)) {
-		reply.message[sizeof(reply.message) - 1] = '\0';
-		for (struct request *r = h->waiting; r; r = r->next_waiting) {
-			if (r->command_id != reply.id)
-				continue;
-			finish_command(h, r, command_status(reply.err),
-				       *reply.message ? reply.message : "done");
-			ran = true;
-			break;
-		}
-	}
-	if (!n) /* the agent is gone; so shall we be */
-		loop_stop(h->loop, -EPIPE);
-	if (ran)
-		run_mhd(h);
-}
-
-/* Suspends the request until on_command() or on_sweep(). */
-static bool send_command(struct http *h, struct request *r, struct conn *c)
-{
-	struct command_request *q = &r->reply.command;
-
-	q->id = ++h->next_command;
-	snprintf(q->request_id, sizeof(q->request_id), "%s", r->id);
-	if (h->command_fd < 0 ||
-	    send(h->command_fd, q, sizeof(*q), MSG_DONTWAIT | MSG_NOSIGNAL) != sizeof(*q)) {
-		api_problem(&r->reply, 503, "the agent takes no commands now");
-		return false;
-	}
-	r->command_id = q->id;
-	r->command_deadline_ns = clock_ns(CLOCK_MONOTONIC) + HTTP_COMMAND_NS;
-	/* The agent has its time, and the caller then has an answer. */
-	c->deadline_ns = r->command_deadline_ns + h->config->api.request_timeout_ns;
-	r->waiting = true;
-	r->next_waiting = h->waiting;
-	h->waiting = r;
-	MHD_suspend_connection(r->connection);
-	return true;
-}
-
 static enum command_role role_of(const struct http *h, const struct conn *c)
 {
 	if (c->is_unix)
@@ -808,8 +570,6 @@ static bool dispatch(struct http *h, struct request *r, struct conn *c, const ch
 	    .own_count = HTTP_OWN,
 	};
 	const char *key = header(r->connection, "Idempotency-Key");
-	struct remembered *m;
-	char path[COMMAND_TEXT];
 
 	if (key && !negotiate_id_valid(key)) {
 		api_problem(&r->reply, 400, "Idempotency-Key must be 1 to 63 of A-Za-z0-9._-");
@@ -833,24 +593,7 @@ static bool dispatch(struct http *h, struct request *r, struct conn *c, const ch
 	r->snapshot = r->reply.text ? q.snapshot : NULL;
 	if (r->reply.status != API_ASYNC)
 		return true;
-	command_text(&r->reply.command, path);
-	m = *r->key ? recall(h, r) : NULL;
-	if (!m)
-		return !send_command(h, r, c);
-	if (strcmp(m->path, path)) {
-		api_problem(&r->reply, 422, "this Idempotency-Key belongs to another request");
-		return true;
-	}
-	r->reply.body = malloc(m->len);
-	if (!r->reply.body) {
-		api_problem(&r->reply, 500, "out of memory");
-		return true;
-	}
-	memcpy(r->reply.body, m->body, m->len);
-	r->reply.len = m->len;
-	r->reply.status = m->status;
-	r->reply.type = m->type;
-	return true;
+	return http_command(h, r, c);
 }
 
 static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, const char *url,
@@ -982,7 +725,7 @@ int http_new(struct http **ret, struct loop *l, const struct http_options *o)
 	if (!err)
 		err = loop_add_timer(l, HTTP_SWEEP_NS, on_sweep, h, &h->sweep);
 	if (!err && h->command_fd >= 0)
-		err = loop_add_fd(l, h->command_fd, EPOLLIN, on_command, h, &h->command_source);
+		err = loop_add_fd(l, h->command_fd, EPOLLIN, http_on_reply, h, &h->command_source);
 	if (!err && h->tcp_fd >= 0)
 		err = loop_add_fd(l, h->tcp_fd, EPOLLIN, on_accept, h, &h->tcp_source);
 	if (!err && h->unix_fd >= 0)
@@ -1005,19 +748,12 @@ void http_free(struct http **ph)
 	loop_remove(h->loop, &h->sweep);
 	loop_remove(h->loop, &h->mhd_timer);
 	loop_remove(h->loop, &h->mhd_source);
-	while (h->waiting) {
-		struct request *r = h->waiting;
-
-		stop_waiting(h, r);
-		MHD_resume_connection(r->connection);
-	}
+	http_commands_done(h);
 	if (h->mhd)
 		MHD_stop_daemon(h->mhd); /* calls on_completed and on_connection for each */
 	while (h->conns)
 		conn_close(h->conns);
 	moments_free(&h->moments);
-	for (unsigned int i = 0; i < HTTP_IDEMPOTENT; i++)
-		free(h->remembered[i].body);
 	free(h->by_fd);
 	free(h);
 	*ph = NULL;
