@@ -8,6 +8,7 @@ export B CMOCKA_MESSAGE_OUTPUT=TAP
 READY_SECONDS=120 # loading is verification, which emulation makes slow
 REQUESTS=50
 BENCH_SECONDS=1 # of a clock that counts instructions: 1,000 million of them at most
+WINDOW_SECONDS=90 # a window of health and its hysteresis: what was refused before is forgotten then
 ASLEEP_SECONDS=16 # more than the lease and the open time of 127.0.0.4
 failed=0
 
@@ -58,8 +59,10 @@ opened() { # how often a circuit has opened
 	metrics | sed -n 's/^kilter_circuit_transitions_total{.*to="open".*} //p' | awk '{ n += $1 } END { print n + 0 }'
 }
 
-judged() { # whose health is in what state, but for edges: those of what refuses get better with time alone
-	metrics | sed -n 's/^kilter_health_state{\(.*\)} 1$/\1/p' | grep -v 'kind="edge"' | sort
+# Whose health is in what state: the node's, the probes', and that of who is at work all the time. Of others, and of
+# edges to what refuses, it changes with time alone.
+judged() {
+	metrics | sed -n 's/^kilter_health_state{\(.*\)} 1$/\1/p' | grep -E 'kind="(node|probe)"|subject="(nginx|curl)"' | sort
 }
 
 # Waits until the command says WANTED; what it says is apart from what happened by a tick. It has to stay so.
@@ -167,24 +170,25 @@ work() { # COMMAND...: what runs curl
 	agree 200 && reaches 30 $turned refused && well
 }
 
-# Whether health is as it was; if not, says what was and what is.
+# Whether health comes to be as it was; if not, says what was and what is.
 well() {
+	reaches $WINDOW_SECONDS "$health" judged > /dev/null && return
 	judged > /tmp/judged
 	echo "$health" | diff - /tmp/judged
 }
 
-healthy() {
-	echo "$health" | grep -q 'nginx.*state="healthy"' && return
-	echo "nginx is not healthy: $health"
-	return 1
+# shellcheck disable=SC2317 # reaches() calls it
+ailing() {
+	judged | grep -E 'state="(degraded|unhealthy)"'
 }
 
 # What the second CPU has counted is still there, once, when it is gone and when it is back.
 unplugged() { # LABEL
 	cpu=/sys/devices/system/cpu
+	reaches $WINDOW_SECONDS "" ailing
 	turned=$(refused) health=$(judged)
 	for pid in $(pidof nginx); do taskset -p 2 "$pid" > /dev/null; done # until that CPU goes
-	healthy && work taskset 2
+	echo "$health" | grep -q 'nginx.*state="healthy"' && work taskset 2
 	result "$1: a CPU alone counts what it serves and refuses" $?
 	echo 0 > $cpu/cpu1/online
 	[ "$(cat $cpu/online)" = 0 ] && work env
