@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The front alone: its host publishes a made-up snapshot, so no BPF is needed."""
 
+import concurrent.futures
 import contextlib
 import gzip
 import http.client
@@ -469,6 +470,16 @@ class Commands(Front):
         self.assertEqual(self.post("web", Idempotency_Key="k2")[0], 200)
         self.assertEqual(self.said().count("command 1 web"), 2)
         self.assertEqual(self.post("web", Idempotency_Key="a b")[0], 400)
+
+    def test_a_key_of_a_command_under_way_is_no_second_command(self):
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            first = pool.submit(self.post, "slow", Idempotency_Key="k1")
+            self.wait("the agent has it", lambda: "command 1 slow" in self.said())
+            self.assertEqual(self.post("slow", Idempotency_Key="k1")[0], 409)
+            self.assertEqual(self.post("web", Idempotency_Key="k1")[0], 409)
+            self.assertEqual(self.post("web", Idempotency_Key="k2")[0], 200)
+            self.assertEqual(first.result()[0], 504)
+        self.assertEqual(self.said().count("command 1 slow"), 1)
 
 
 TOKENS = {role: role[0] * 31 + "+/=" for role in ("viewer", "operator", "admin")}

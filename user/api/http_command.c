@@ -38,6 +38,18 @@ static struct remembered *recall(struct http *h, const struct request *r)
 	return NULL;
 }
 
+/* One with the same key is at the agent: whether it will be done is not known yet. */
+static bool under_way(const struct http *h, const struct request *r)
+{
+	const struct command_request *q = &r->reply.command;
+
+	for (const struct request *w = h->waiting; w; w = w->next_waiting)
+		if (!strcmp(w->key, r->key) && w->reply.command.uid == q->uid &&
+		    !strcmp(w->reply.command.user, q->user))
+			return true;
+	return false;
+}
+
 static void remember(struct http *h, const struct request *r)
 {
 	const struct command_request *q = &r->reply.command;
@@ -182,6 +194,10 @@ bool http_command(struct http *h, struct request *r, struct conn *c)
 	char path[COMMAND_TEXT];
 
 	command_text(&r->reply.command, path);
+	if (*r->key && under_way(h, r)) {
+		api_problem(&r->reply, 409, "a request with this Idempotency-Key is under way");
+		return true;
+	}
 	m = *r->key ? recall(h, r) : NULL;
 	if (!m)
 		return !send_command(h, r, c);
