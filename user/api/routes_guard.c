@@ -12,7 +12,9 @@
 
 _Static_assert(offsetof(struct snap_circuit, name) == 0, "see read_one()");
 
-#define LIMIT_MAX 1000000u
+#define DIGITS_(number) #number
+#define DIGITS(number)	DIGITS_(number)
+#define FROM_0_TO_MAX	" must be a number from 0 to " DIGITS(CONFIG_LIMIT_MAX)
 
 /* Counters of `count` reasons: their sum, and each below KEY_by. */
 static void put_by_reason(struct json *j, const char *key, const uint64_t *n, uint32_t count,
@@ -178,7 +180,7 @@ static bool parse_rate(const char *s, double *ret)
 	if (!*s || strspn(s, "0123456789.") != strlen(s))
 		return false;
 	v = strtod(s, &end);
-	if (*end || end == s || !isfinite(v) || v < 0 || v > LIMIT_MAX)
+	if (*end || end == s || !isfinite(v) || v < 0 || v > CONFIG_LIMIT_MAX)
 		return false;
 	*ret = v;
 	return true;
@@ -197,17 +199,17 @@ void api_post_limit(struct api_request *r, struct api_reply *reply)
 			return;
 		}
 		if (r->rate_limit && !parse_rate(r->rate_limit, &q->rate_limit)) {
-			api_problem(reply, 400, "rate_limit must be a number from 0 to 1000000");
+			api_problem(reply, 400, "rate_limit" FROM_0_TO_MAX);
 			return;
 		}
-		if (r->burst && negotiate_u32(r->burst, 1, LIMIT_MAX, &q->burst)) {
-			api_problem(reply, 400, "burst must be a number from 1 to 1000000");
+		if (r->burst && negotiate_u32(r->burst, 1, CONFIG_LIMIT_MAX, &q->burst)) {
+			api_problem(reply, 400,
+				    "burst must be a number from 1 to " DIGITS(CONFIG_LIMIT_MAX));
 			return;
 		}
 		if (r->max_connections &&
-		    negotiate_u32(r->max_connections, 0, LIMIT_MAX, &q->max_connections)) {
-			api_problem(reply, 400,
-				    "max_connections must be a number from 0 to 1000000");
+		    negotiate_u32(r->max_connections, 0, CONFIG_LIMIT_MAX, &q->max_connections)) {
+			api_problem(reply, 400, "max_connections" FROM_0_TO_MAX);
 			return;
 		}
 	}

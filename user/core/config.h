@@ -18,6 +18,7 @@
 
 #define CONFIG_POLICIES_MAX 256
 #define CONFIG_FIELDS_MAX   96
+#define CONFIG_LIMIT_MAX    1000000 /* of rate_limit, burst and max_connections */
 #define CONFIG_ORIGIN_FLAG  (-1)
 #define CONFIG_ORIGIN_ENV   (-2)
 #define CONFIG_NAME_LEN	    64

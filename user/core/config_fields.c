@@ -218,12 +218,12 @@ const struct config_field config_policy_fields[] = {
     {"standby", FIELD_STRING, IN(standby), 0, 0, NULL, "", true,
      "ADDR:PORT that connects are sent to while the circuit is not closed, instead of refused; of "
      "the destination's family; its own circuit and limits are not asked. Empty: none."},
-    {"rate_limit", FIELD_RATIO, IN(rate_limit), 0, 1000000, NULL, "0", true,
+    {"rate_limit", FIELD_RATIO, IN(rate_limit), 0, CONFIG_LIMIT_MAX, NULL, "0", true,
      "Connects a second from each caller to each destination, in the kernel; a policy for any caller "
      "and one address and port counts all of them together. 0: no limit."},
-    {"burst", FIELD_U32, IN(burst), 1, 1000000, NULL, "10", true,
+    {"burst", FIELD_U32, IN(burst), 1, CONFIG_LIMIT_MAX, NULL, "10", true,
      "Connects that rate_limit lets through at once after a pause."},
-    {"max_connections", FIELD_U32, IN(max_connections), 0, 1000000, NULL, "0", true,
+    {"max_connections", FIELD_U32, IN(max_connections), 0, CONFIG_LIMIT_MAX, NULL, "0", true,
      "Connections open at a time, counted as for rate_limit; 0: no limit."},
 };
 const unsigned int config_policy_fields_count =

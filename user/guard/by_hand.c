@@ -9,8 +9,8 @@
 
 bool guard_limits_valid(const struct guard_limits *l)
 {
-	return l->rate_limit >= 0 && l->rate_limit <= GUARD_RATE_MAX && l->burst >= 1 &&
-	       l->burst <= 1000000 && l->max_connections <= 1000000;
+	return l->rate_limit >= 0 && l->rate_limit <= CONFIG_LIMIT_MAX && l->burst >= 1 &&
+	       l->burst <= CONFIG_LIMIT_MAX && l->max_connections <= CONFIG_LIMIT_MAX;
 }
 
 const char *guard_manual_str(int err)

@@ -33,8 +33,6 @@ struct guard_hooks {
 	void *ctx;
 };
 
-#define GUARD_RATE_MAX 1e6 /* connects a second */
-
 #define GUARD_LIMIT_KEEP UINT32_MAX
 
 struct guard_limits {

@@ -83,7 +83,7 @@ static bool read_record(const json_t *o, bool same_boot, struct sync_record *ret
 		double rate = json_number_value(json_object_get(limits, "rate_limit"));
 
 		ret->limits_set = true;
-		ret->limits.rate_limit = rate > 0 && rate <= GUARD_RATE_MAX ? rate : 0;
+		ret->limits.rate_limit = rate > 0 && rate <= CONFIG_LIMIT_MAX ? rate : 0;
 		ret->limits.burst = get_u32(limits, "burst");
 		ret->limits.max_connections = get_u32(limits, "max_connections");
 	}
